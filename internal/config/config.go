@@ -1,0 +1,196 @@
+// Package config reads pgsnap.toml.
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/BurntSushi/toml"
+	"github.com/agext/levenshtein"
+
+	"pgsnap/internal/catalog"
+	"pgsnap/internal/fault"
+	"pgsnap/internal/pgctl"
+)
+
+// DefaultPath is read where no other file is named; it need not exist.
+const DefaultPath = "/etc/pgsnap/pgsnap.toml"
+
+const (
+	defaultCatalog = "/var/lib/pgsnap"
+	defaultCluster = "main"
+	defaultDSN     = "host=/var/run/postgresql user=postgres"
+)
+
+// AutoDriver lets the storage of each path choose the driver.
+const AutoDriver = "auto"
+
+// Config is the whole configuration, with its defaults in place.
+type Config struct {
+	// Catalog is the directory of all backups' records.
+	Catalog string `toml:"catalog"`
+	// Clusters by name.
+	Clusters map[string]Cluster `toml:"cluster"`
+	Storage  Storage            `toml:"storage"`
+}
+
+// Cluster is one PostgreSQL cluster on this host.
+type Cluster struct {
+	// DSN is a connection string as libpq takes it.
+	DSN string `toml:"dsn"`
+	// Mode is how the server is put into backup mode.
+	Mode pgctl.Mode `toml:"mode"`
+	// Driver is auto or a driver's name.
+	Driver string `toml:"driver"`
+	// BinDirectory holds the server's programs, where pgsnap does not find them.
+	BinDirectory string `toml:"bin_directory"`
+}
+
+// Storage is what drivers need to know.
+type Storage struct {
+	Reflink Directory `toml:"reflink"`
+	Btrfs   Directory `toml:"btrfs"`
+}
+
+// Directory is where a driver keeps snapshots, if not beside the volumes.
+type Directory struct {
+	Directory string `toml:"directory"`
+}
+
+// Load reads a configuration file. Without a path it is DefaultPath, and where
+// that does not exist there is one cluster: the local default one.
+func Load(path string) (Config, error) {
+	optional := path == ""
+	if optional {
+		path = DefaultPath
+	}
+	data, err := os.ReadFile(path)
+	if err != nil && !(optional && errors.Is(err, fs.ErrNotExist)) {
+		return Config{}, fault.Wrap(err, fault.Usage, "name a file that exists with --config or PGSNAP_CONFIG", "configuration")
+	}
+	config, err := Parse(string(data))
+	if err != nil {
+		return config, fault.Wrap(err, fault.Usage, "pgsnap.toml.example shows every key", "configuration %s", path)
+	}
+	return config, nil
+}
+
+// Parse reads the text of a configuration and fills in the defaults.
+func Parse(text string) (Config, error) {
+	var config Config
+	meta, err := toml.Decode(text, &config)
+	if err != nil {
+		return config, err
+	}
+	if unknown := meta.Undecoded(); len(unknown) > 0 {
+		return config, unknownKey(unknown[0])
+	}
+	if config.Catalog == "" {
+		config.Catalog = defaultCatalog
+	}
+	if len(config.Clusters) == 0 {
+		config.Clusters = map[string]Cluster{defaultCluster: {}}
+	}
+	for name, cluster := range config.Clusters {
+		if !catalog.ValidCluster(name) {
+			return config, fmt.Errorf("cluster %q: a name has letters, digits, and _ . - after the first", name)
+		}
+		if cluster.DSN == "" {
+			cluster.DSN = defaultDSN
+		}
+		if cluster.Mode == "" {
+			cluster.Mode = pgctl.Auto
+		}
+		if cluster.Driver == "" {
+			cluster.Driver = AutoDriver
+		}
+		if !slices.Contains([]pgctl.Mode{pgctl.Auto, pgctl.NonExclusive, pgctl.Exclusive}, cluster.Mode) {
+			return config, fmt.Errorf("cluster %s: mode is auto, non-exclusive or exclusive, not %q", name, cluster.Mode)
+		}
+		config.Clusters[name] = cluster
+	}
+	return config, config.checkPaths()
+}
+
+// checkPaths refuses relative directories: what they mean would change with the
+// directory that pgsnap is run from.
+func (c Config) checkPaths() error {
+	paths := map[string]string{
+		"catalog":                   c.Catalog,
+		"storage.reflink.directory": c.Storage.Reflink.Directory,
+		"storage.btrfs.directory":   c.Storage.Btrfs.Directory,
+	}
+	for name, cluster := range c.Clusters {
+		paths["cluster."+name+".bin_directory"] = cluster.BinDirectory
+	}
+	for key, path := range paths {
+		if path != "" && !filepath.IsAbs(path) {
+			return fmt.Errorf("%s is not an absolute path: %q", key, path)
+		}
+	}
+	return nil
+}
+
+// Cluster is the cluster of a name; without a name, the only one.
+func (c Config) Cluster(name string) (string, Cluster, error) {
+	var names []string
+	for known, cluster := range c.Clusters {
+		if known == name || name == "" && len(c.Clusters) == 1 {
+			return known, cluster, nil
+		}
+		names = append(names, known)
+	}
+	slices.Sort(names)
+	hint := "name one with --cluster: " + strings.Join(names, ", ")
+	if name == "" {
+		return "", Cluster{}, fault.New(fault.Usage, hint, "there are several clusters")
+	}
+	return "", Cluster{}, fault.New(fault.NotFound, hint, "there is no cluster %q in the configuration", name)
+}
+
+// unknownKey names a key that does not exist and the nearest that does.
+func unknownKey(key toml.Key) error {
+	parent := strings.Join(key[:len(key)-1], ".")
+	best, distance := "", len(key[len(key)-1])/2+2
+	for _, known := range knownKeys(reflect.TypeFor[Config](), key[:len(key)-1]) {
+		if d := levenshtein.Distance(key[len(key)-1], known, nil); d < distance {
+			best, distance = known, d
+		}
+	}
+	message := fmt.Sprintf("there is no key %q", key.String())
+	if best != "" {
+		if parent != "" {
+			best = parent + "." + best
+		}
+		message += fmt.Sprintf("; did you mean %q?", best)
+	}
+	return errors.New(message)
+}
+
+// knownKeys are the keys of the table that path leads to.
+func knownKeys(table reflect.Type, path toml.Key) []string {
+	if len(path) > 0 {
+		if table.Kind() == reflect.Map {
+			return knownKeys(table.Elem(), path[1:])
+		}
+		for field := range table.Fields() {
+			if field.Tag.Get("toml") == path[0] {
+				return knownKeys(field.Type, path[1:])
+			}
+		}
+		return nil
+	}
+	var keys []string
+	if table.Kind() == reflect.Struct {
+		for field := range table.Fields() {
+			keys = append(keys, field.Tag.Get("toml"))
+		}
+	}
+	return keys
+}
