@@ -96,17 +96,20 @@ func StartServer(ctx context.Context, options StartOptions) (Postmaster, error) 
 	if _, err := command.Run(ctx, args, run...); err != nil {
 		return Postmaster{}, startFailure(err, options.Log)
 	}
-	// pg_ctl also returns for a hot standby; this server must leave recovery.
+	// pg_ctl returns as soon as a hot standby is open; this server must leave
+	// recovery. Its control file says so only after new sessions may write
+	// (StartupXLOG in xlog.c), and said otherwise before pg_ctl returned.
 	for {
 		postmaster, err := ReadPostmasterPID(options.DataDirectory)
+		control, controlErr := ReadControlFile(options.DataDirectory)
 		switch {
-		case err == nil && postmaster.Status == "ready":
+		case err == nil && postmaster.Status == "ready" && controlErr == nil && control.State == InProduction:
 			return postmaster, nil
 		case errors.Is(err, fs.ErrNotExist), err == nil && !postmaster.Alive():
 			return Postmaster{}, startFailure(errors.New("the server ended during recovery"), options.Log)
 		case err != nil:
 			return Postmaster{}, err
-		}
+		} // a control file that is being written is read again
 		options.Waiting()
 		select {
 		case <-ctx.Done():
