@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -144,14 +145,15 @@ func (p *tool) release(copy restored) {
 		return
 	}
 	if copy.Running() {
-		if err := copy.Stop(p.t.Context(), pgtest.Immediate); err != nil && p.t.Context().Err() == nil {
+		// the test's own context is over by the time of its clean-up
+		if err := copy.Stop(context.Background(), pgtest.Immediate); err != nil {
 			p.t.Error(err)
 		}
 	}
 	p.must(nil, "release", copy.Destination)
 }
 
-// sees fails the test if a process of the copy's server has a file of the
+// touchesNothingIn fails the test if a process of the copy's server has a file of the
 // original open, or a directory of it as its own.
 func (c restored) touchesNothingIn(t testing.TB, originals ...string) {
 	t.Helper()

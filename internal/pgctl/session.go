@@ -95,7 +95,7 @@ func (s *Server) StartBackup(ctx context.Context, options BackupOptions) (*Backu
 	}
 	backup := &Backup{Mode: mode, server: s}
 	if mode == Exclusive {
-		if err := s.checkExclusive(ctx); err != nil {
+		if err := s.checkExclusive(); err != nil {
 			return nil, err
 		}
 	}
@@ -136,31 +136,24 @@ func startHint(err error) string {
 }
 
 // checkExclusive refuses to begin where somebody else's exclusive backup runs,
-// or where the label of a dead one was left behind.
-func (s *Server) checkExclusive(ctx context.Context) error {
-	var running bool
-	var since string
-	err := s.row(ctx, "SELECT pg_is_in_backup(), coalesce(pg_backup_start_time()::text, '')", nil, &running, &since)
-	if err != nil {
-		return fault.Wrap(err, fault.Server, "", "ask for a running exclusive backup")
-	}
+// or where the label of a dead one was left behind. The server itself can't tell
+// the two apart: pg_is_in_backup() looks for the file (BackupInProgress in xlog.c).
+func (s *Server) checkExclusive() error {
 	path := filepath.Join(s.Facts.DataDirectory, labelFile)
 	data, err := os.ReadFile(path)
-	said := "its label cannot be read"
-	if label, parseErr := ParseBackupLabel(data); parseErr == nil {
-		said = fmt.Sprintf("its label is %q", label.Label)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
 	}
-	switch {
-	case running:
-		return fault.New(fault.Busy, "wait for it; if whoever began it is gone, end it with: SELECT pg_stop_backup()",
-			"an exclusive backup is running since %s; %s", since, said)
-	case err == nil:
-		return fault.New(fault.Server, "no backup is running, so once you are sure that nobody needs it, rename it (it stops this server from starting again)",
-			"%s was left behind by an earlier backup; %s", path, said)
-	case !errors.Is(err, fs.ErrNotExist):
+	if err != nil {
 		return err
 	}
-	return nil
+	said := "which cannot be read as one"
+	if label, err := ParseBackupLabel(data); err == nil {
+		said = fmt.Sprintf("of a backup labelled %q, started at %s", label.Label, label.StartTime)
+	}
+	return fault.New(fault.Busy,
+		"wait for that backup; if whoever began it is gone, end it with SELECT pg_stop_backup(), and if that says that none is in progress, rename the file",
+		"an exclusive backup is in progress or was left behind: there is %s, %s", path, said)
 }
 
 // createSlot makes the temporary slot that keeps the WAL from now until the

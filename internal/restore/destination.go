@@ -160,10 +160,10 @@ func ParseMappings(texts []string) (map[string]string, error) {
 	for _, text := range texts {
 		from, to, err := parseMapping(text)
 		if err != nil {
-			return nil, fault.Wrap(err, fault.Usage, "", "--tablespace")
+			return nil, fault.Wrap(err, fault.Usage, "for example --tablespace /srv/fast=/srv/copy/fast", "--tablespace")
 		}
 		if _, twice := mappings[from]; twice {
-			return nil, fault.New(fault.Usage, "", "--tablespace names %s twice", from)
+			return nil, fault.New(fault.Usage, "give each tablespace one new place", "--tablespace names %s twice", from)
 		}
 		mappings[from] = to
 	}

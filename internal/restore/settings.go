@@ -79,7 +79,7 @@ func exists(path string) bool {
 
 func checkPort(port int) error {
 	if port < 1 || port > 1<<16-1 {
-		return fault.New(fault.Usage, "", "there is no port %d", port)
+		return fault.New(fault.Usage, "ports are 1 to 65535", "there is no port %d", port)
 	}
 	listener, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
 	if err != nil {

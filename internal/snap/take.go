@@ -107,7 +107,7 @@ func (t *taking) phase(phase Phase, do func() error) error {
 func (t *taking) plan(ctx context.Context, options TakeOptions) (err error) {
 	b, facts := t.backup, &t.Server.Facts
 	if err := pgctl.CheckLabel(b.Label); err != nil {
-		return fault.Wrap(err, fault.Usage, "", "backup label")
+		return fault.Wrap(err, fault.Usage, "give one short line of text with --label", "backup label")
 	}
 	if b.Mode, err = options.Mode.Resolve(*facts); err != nil {
 		return err
