@@ -64,6 +64,6 @@ func (c *showCommand) Run(a *app) error {
 	if a.line.JSON {
 		return a.printJSON(backup)
 	}
-	a.printBackup(backup)
+	a.printBackup(backup, true)
 	return nil
 }

@@ -65,20 +65,19 @@ func (c *takeCommand) Run(a *app) error {
 	if a.line.JSON {
 		return a.printJSON(backup)
 	}
-	a.printBackup(backup)
+	a.printBackup(backup, false)
 	return nil
 }
 
-// printBackup is the report of take and of show.
-func (a *app) printBackup(b *snap.Backup) {
+// printBackup is the report of take, and with the snapshots that of show.
+func (a *app) printBackup(b *snap.Backup, withSnapshots bool) {
 	a.printf("backup %s of cluster %s: %s\n", b.ID, b.Cluster, b.Status)
-	var volumes, seconds []string
+	var volumes, snapshots, seconds []string
 	for _, volume := range b.Volumes {
-		text := volume.Driver + "  " + volume.ID
-		if snapshot, found := b.SnapshotOf(volume); found {
-			text += "  →  " + snapshot.ID
+		volumes = append(volumes, volume.Driver+"  "+volume.ID)
+		if snapshot, found := b.SnapshotOf(volume); found && withSnapshots {
+			snapshots = append(snapshots, snapshot.ID)
 		}
-		volumes = append(volumes, text)
 	}
 	for _, phase := range []snap.Phase{snap.PhasePlan, snap.PhaseStart, snap.PhaseCut, snap.PhaseStop, snap.PhaseWAL, snap.PhaseCheck} {
 		if spent, known := b.Seconds[phase]; known {
@@ -119,6 +118,7 @@ func (a *app) printBackup(b *snap.Backup) {
 		{"stopped", stopped},
 		{"WAL", captured},
 		{"volumes", strings.Join(volumes, "\n")},
+		{"snapshots", strings.Join(snapshots, "\n")},
 		{"cut", instant},
 		{"tablespaces", strings.Join(tablespaces, "\n")},
 		{"time", spent},
