@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"sync"
 	"text/tabwriter"
 	"time"
 
@@ -68,12 +69,17 @@ func secondsText(seconds float64) string {
 
 func timeText(t time.Time) string { return t.Local().Format("2006-01-02 15:04:05 MST") }
 
-// progress is one line on a terminal that says what goes on.
+// progress is one line on a terminal that says what goes on, and for how long.
 type progress struct {
 	out   io.Writer // nil where there is no terminal
 	began time.Time
-	shown bool
+
+	mu      sync.Mutex
+	step    string
+	ticking bool
 }
+
+const tick = 200 * time.Millisecond
 
 func newProgress(out io.Writer) *progress {
 	file, isFile := out.(*os.File)
@@ -83,18 +89,45 @@ func newProgress(out io.Writer) *progress {
 	return &progress{out: out, began: time.Now()}
 }
 
-// show replaces the line.
+// show replaces the line, whose seconds go on by themselves.
 func (p *progress) show(step string) {
 	if p.out == nil {
 		return
 	}
-	p.shown = true
-	fmt.Fprintf(p.out, "\r\033[K%s … %.1f s", step, time.Since(p.began).Seconds())
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.step = step
+	p.print()
+	if !p.ticking {
+		p.ticking = true
+		go p.run()
+	}
+}
+
+func (p *progress) run() {
+	for {
+		time.Sleep(tick)
+		p.mu.Lock()
+		if p.step == "" {
+			p.ticking = false
+			p.mu.Unlock()
+			return
+		}
+		p.print()
+		p.mu.Unlock()
+	}
+}
+
+func (p *progress) print() {
+	fmt.Fprintf(p.out, "\r\033[K%s … %.1f s", p.step, time.Since(p.began).Seconds())
 }
 
 // clear takes the line away.
 func (p *progress) clear() {
-	if p.shown {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.step != "" {
+		p.step = ""
 		fmt.Fprint(p.out, "\r\033[K")
 	}
 }

@@ -143,6 +143,9 @@ func (c Catalog) Find(cluster, id string) (*snap.Backup, error) {
 		return nil, err
 	}
 	slices.Reverse(backups)
+	if id == "latest" && cluster == "" && slices.ContainsFunc(backups, func(b *snap.Backup) bool { return b.Cluster != backups[0].Cluster }) {
+		return nil, fault.New(fault.Usage, "name the cluster with --cluster", "there are backups of several clusters in %s", c.root)
+	}
 	for _, backup := range backups {
 		if backup.ID == id || id == "latest" && backup.Status == snap.Complete {
 			return backup, nil

@@ -33,11 +33,20 @@ type Copy struct {
 	CreatedAt   time.Time `json:"created_at"`
 	Destination string    `json:"destination"`
 	// DestinationMade: the directory itself was made too.
-	DestinationMade bool         `json:"destination_made"`
-	Clones          []snap.Clone `json:"clones"`
+	DestinationMade bool `json:"destination_made"`
+	// Before is who owned a destination that was there before, to be given back.
+	Before *Owner       `json:"before,omitempty"`
+	Clones []snap.Clone `json:"clones"`
 	// Links and Directories were made outside of the destination.
 	Links       []string `json:"links,omitempty"`
 	Directories []string `json:"directories,omitempty"`
+}
+
+// Owner is a directory's owner and permissions.
+type Owner struct {
+	UID  int         `json:"uid"`
+	GID  int         `json:"gid"`
+	Mode os.FileMode `json:"mode"`
 }
 
 // NewCopy begins a record; nothing is written yet.

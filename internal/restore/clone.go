@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 
 	"pgsnap/internal/catalog"
 	"pgsnap/internal/fault"
@@ -19,8 +20,12 @@ import (
 // lead what root writes there elsewhere.
 func (r *restoring) clone(ctx context.Context) error {
 	destination := r.copy.Destination
-	_, err := os.Lstat(destination)
+	info, err := os.Lstat(destination)
 	r.copy.DestinationMade = errors.Is(err, fs.ErrNotExist)
+	if err == nil {
+		stat := info.Sys().(*syscall.Stat_t)
+		r.copy.Before = &catalog.Owner{UID: int(stat.Uid), GID: int(stat.Gid), Mode: info.Mode().Perm()}
+	}
 	if err := r.Catalog.SaveCopy(r.copy); err != nil {
 		return err
 	}
@@ -72,7 +77,7 @@ func (r *restoring) cloneVolume(ctx context.Context, part placed) error {
 	}
 	clone, err := driver.Clone(ctx, part.snapshot, r.copy.Name, part.target)
 	if errors.Is(err, snap.ErrNoSnapshot) {
-		return fault.Wrap(err, fault.NotFound, "this backup is lost; restore another, and remove its record with: pgsnap delete "+r.backup.ID, "backup %s", r.backup.ID)
+		return fault.Wrap(err, fault.Storage, "this backup is lost; restore another, and remove its record with: pgsnap delete "+r.backup.ID, "backup %s", r.backup.ID)
 	}
 	if err != nil {
 		return err
@@ -187,6 +192,12 @@ func removeDestination(record *catalog.Copy) error {
 	}
 	for _, entry := range entries {
 		err = errors.Join(err, os.RemoveAll(filepath.Join(record.Destination, entry.Name())))
+	}
+	if before := record.Before; err == nil && before != nil {
+		err = os.Chmod(record.Destination, before.Mode)
+		if os.Geteuid() == 0 {
+			err = errors.Join(err, os.Chown(record.Destination, before.UID, before.GID))
+		}
 	}
 	return err
 }
