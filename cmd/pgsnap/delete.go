@@ -1,6 +1,8 @@
 package main
 
 import (
+	"errors"
+
 	"pgsnap/internal/catalog"
 	"pgsnap/internal/config"
 	"pgsnap/internal/fault"
@@ -8,7 +10,8 @@ import (
 )
 
 type deleteCommand struct {
-	ID []string `arg:"" help:"Backups to delete."`
+	ID   []string `arg:"" help:"Backups to delete."`
+	Lost bool     `help:"Delete also the record of a backup whose snapshots are not there any more."`
 }
 
 // deleted is what delete --json prints for each backup.
@@ -31,7 +34,7 @@ func (c *deleteCommand) Run(a *app) error {
 		if err != nil {
 			return err
 		}
-		if err := a.delete(loaded, store, backup); err != nil {
+		if err := c.delete(a, loaded, store, backup); err != nil {
 			return err
 		}
 		gone = append(gone, deleted{backup.ID, backup.Cluster})
@@ -45,17 +48,25 @@ func (c *deleteCommand) Run(a *app) error {
 	return nil
 }
 
-func (a *app) delete(loaded config.Config, store catalog.Catalog, backup *snap.Backup) error {
+func (c *deleteCommand) delete(a *app, loaded config.Config, store catalog.Catalog, backup *snap.Backup) error {
 	record, err := store.Open(backup)
 	if err != nil {
 		return err
 	}
 	defer record.Close()
+	drivers := allDrivers(loaded)
+	if failures := snap.MarkLost(a.ctx, []*snap.Backup{backup}, drivers); len(failures) > 0 {
+		return errors.Join(failures...)
+	}
+	if backup.Status == snap.Lost && !c.Lost {
+		return fault.New(fault.Storage, "if their file system is only not mounted, mount it; if they are gone for good: pgsnap delete --lost "+backup.ID,
+			"snapshots of backup %s are not where they were made", backup.ID)
+	}
 	backup.Status = snap.Deleting
 	if err := record.Save(backup); err != nil {
 		return err
 	}
-	if err := snap.DeleteSnapshots(a.ctx, backup, allDrivers(loaded)); err != nil {
+	if err := snap.DeleteSnapshots(a.ctx, backup, drivers); err != nil {
 		return err
 	}
 	return record.Remove()

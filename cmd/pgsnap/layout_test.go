@@ -190,7 +190,9 @@ func TestLostSnapshot(t *testing.T) {
 	if _, err := os.Lstat(s.lab.Path("copy")); err == nil {
 		t.Error("a destination is left behind")
 	}
-	tool.must(nil, "delete", backup.ID)
+	tool.fails(4, []string{"not where they were made", "--lost"}, "delete", backup.ID)
+	tool.must(nil, "delete", "--lost", backup.ID)
+	checkNothingLeft(t, s, tool)
 }
 
 // TestTablespaceInWindow: one that comes, goes, or comes and goes during the

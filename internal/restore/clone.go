@@ -77,7 +77,7 @@ func (r *restoring) cloneVolume(ctx context.Context, part placed) error {
 	}
 	clone, err := driver.Clone(ctx, part.snapshot, r.copy.Name, part.target)
 	if errors.Is(err, snap.ErrNoSnapshot) {
-		return fault.Wrap(err, fault.Storage, "this backup is lost; restore another, and remove its record with: pgsnap delete "+r.backup.ID, "backup %s", r.backup.ID)
+		return fault.Wrap(err, fault.Storage, "this backup is lost; restore another, and remove its record with: pgsnap delete --lost "+r.backup.ID, "backup %s", r.backup.ID)
 	}
 	if err != nil {
 		return err

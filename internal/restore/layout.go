@@ -75,7 +75,7 @@ func (r *restoring) planLayout(destination string) (layout, error) {
 		}
 		target := filepath.Join(destination, volumesName, strconv.Itoa(index))
 		for _, path := range volume.Paths {
-			if path.Path == volume.Root && path.Role != snap.WALDirectory {
+			if relative, err := volume.Relative(path.Path); err == nil && relative == "." && path.Role != snap.WALDirectory {
 				target = l.wanted(path, now)
 			}
 		}
