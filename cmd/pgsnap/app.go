@@ -10,6 +10,7 @@ import (
 	"pgsnap/internal/catalog"
 	"pgsnap/internal/config"
 	"pgsnap/internal/fault"
+	"pgsnap/internal/lvm"
 	"pgsnap/internal/reflink"
 	"pgsnap/internal/snap"
 )
@@ -52,6 +53,7 @@ func (a *app) load() (config.Config, catalog.Catalog, error) {
 // allDrivers are all there are, the more particular first.
 func allDrivers(c config.Config) []snap.Driver {
 	return []snap.Driver{
+		lvmDriver(c.Storage.LVM),
 		btrfs.Driver{Directory: c.Storage.Btrfs.Directory},
 		reflink.Driver{Directory: c.Storage.Reflink.Directory},
 	}
@@ -65,7 +67,7 @@ func takingDrivers(c config.Config, name string) ([]snap.Driver, error) {
 	for _, driver := range allDrivers(c) {
 		known := driver.Info().Name
 		names += ", " + known
-		privileged := known == btrfs.Name && os.Geteuid() != 0
+		privileged := (known == btrfs.Name || known == lvm.Name) && os.Geteuid() != 0
 		if known == name || name == config.AutoDriver && !privileged {
 			chosen = append(chosen, driver)
 		}

@@ -30,6 +30,7 @@ type cli struct {
 	Release releaseCommand `cmd:"" help:"Remove a restored copy."`
 	Delete  deleteCommand  `cmd:"" help:"Delete backups with their snapshots."`
 	Version versionCommand `cmd:"" help:"Print the version."`
+	LVMHold lvmHoldCommand `cmd:"" name:"lvm-hold" hidden:""`
 }
 
 const description = `Takes restorable PostgreSQL backups in seconds by storage snapshots, and restores them.

@@ -50,6 +50,9 @@ func (c Catalog) Root() string { return c.root }
 // LockCluster makes sure that one process at a time takes backups of a cluster.
 // The lock is the kernel's and ends with the process.
 func (c Catalog) LockCluster(cluster string) (unlock func(), err error) {
+	if !ValidCluster(cluster) {
+		return nil, fmt.Errorf("%q is no name for a cluster", cluster)
+	}
 	if err := os.MkdirAll(c.root, directory); err != nil {
 		return nil, c.unusable(err)
 	}
@@ -98,6 +101,9 @@ func (c Catalog) List(cluster string) ([]*snap.Backup, []Problem, error) {
 	var backups []*snap.Backup
 	var problems []Problem
 	for _, cluster := range clusters {
+		if !ValidCluster(cluster) {
+			continue // it would lead out of the catalog
+		}
 		ids, err := c.directories(filepath.Join(c.root, cluster), idPattern)
 		if err != nil {
 			return nil, nil, err
@@ -167,29 +173,50 @@ func (c Catalog) Find(cluster, id string) (*snap.Backup, error) {
 }
 
 func (c Catalog) read(cluster, id string) (*snap.Backup, error) {
+	backup, err := c.readRecord(cluster, id)
+	if err != nil || !underWay(backup) || c.inUse(cluster, id) {
+		return backup, err
+	}
+	// Whoever held it may have finished between the two looks.
+	backup, err = c.readRecord(cluster, id)
+	if err == nil && underWay(backup) {
+		backup.Status = snap.Interrupted
+	}
+	return backup, err
+}
+
+func underWay(b *snap.Backup) bool { return b.Status == snap.Taking || b.Status == snap.Deleting }
+
+func (c Catalog) readRecord(cluster, id string) (*snap.Backup, error) {
 	path := filepath.Join(c.dir(cluster, id), recordName)
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
 	}
+	backup, err := parseRecord(data, cluster, id)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return backup, nil
+}
+
+// parseRecord reads the record that belongs to a backup of a cluster.
+func parseRecord(data []byte, cluster, id string) (*snap.Backup, error) {
 	var head struct {
 		Schema int `json:"schema"`
 	}
 	if err := json.Unmarshal(data, &head); err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return nil, err
 	}
 	if head.Schema < 1 || head.Schema > snap.Schema {
-		return nil, fmt.Errorf("%s: it has schema %d, and this pgsnap reads up to %d", path, head.Schema, snap.Schema)
+		return nil, fmt.Errorf("it has schema %d, and this pgsnap reads up to %d", head.Schema, snap.Schema)
 	}
 	backup := new(snap.Backup)
 	if err := json.Unmarshal(data, backup); err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return nil, err
 	}
 	if backup.ID != id || backup.Cluster != cluster || backup.SnapshotName != snap.SnapshotNameOf(id) {
-		return nil, fmt.Errorf("%s: it is the record of backup %s of cluster %s, out of its place", path, backup.ID, backup.Cluster)
-	}
-	if (backup.Status == snap.Taking || backup.Status == snap.Deleting) && !c.inUse(cluster, id) {
-		backup.Status = snap.Interrupted
+		return nil, fmt.Errorf("it is the record of backup %s of cluster %s, out of its place", backup.ID, backup.Cluster)
 	}
 	return backup, nil
 }

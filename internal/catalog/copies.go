@@ -67,7 +67,11 @@ func (c Catalog) SaveCopy(record *Copy) error {
 	if err := os.MkdirAll(dir, directory); err != nil {
 		return c.unusable(err)
 	}
-	if err := durable.WriteFile(filepath.Join(dir, record.Name+".json"), append(data, '\n'), 0o600); err != nil {
+	err = durable.WriteFile(filepath.Join(dir, record.Name+".json"), append(data, '\n'), 0o600)
+	if err == nil {
+		err = durable.SyncDirectory(c.root) // where the first copy makes .copies
+	}
+	if err != nil {
 		return c.unusable(err)
 	}
 	return nil
@@ -105,12 +109,23 @@ func (c Catalog) Copies() ([]*Copy, error) {
 		}
 		path := filepath.Join(dir, entry.Name())
 		data, err := os.ReadFile(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // released meanwhile
+		}
 		if err != nil {
 			return nil, c.unusable(err)
 		}
 		record := new(Copy)
-		if err := json.Unmarshal(data, record); err != nil || record.Name != name || record.Schema > snap.Schema {
-			return nil, fmt.Errorf("%s is no record of a copy that this pgsnap can read: %w", path, err)
+		err = json.Unmarshal(data, record)
+		switch {
+		case err != nil:
+		case record.Schema < 1 || record.Schema > snap.Schema:
+			err = fmt.Errorf("it has schema %d, and this pgsnap reads up to %d", record.Schema, snap.Schema)
+		case record.Name != name:
+			err = fmt.Errorf("it is the record of copy %q, out of its place", record.Name)
+		}
+		if err != nil {
+			return nil, fault.Wrap(err, fault.Storage, "", "record of a copy %s", path)
 		}
 		copies = append(copies, record)
 	}

@@ -31,6 +31,9 @@ type Record struct {
 
 // Begin makes the record of a new backup. The caller holds the cluster's lock.
 func (c Catalog) Begin(b *snap.Backup) (*Record, error) {
+	if !ValidCluster(b.Cluster) || !idPattern.MatchString(b.ID) {
+		return nil, fmt.Errorf("backup %q of cluster %q can have no record by that name", b.ID, b.Cluster)
+	}
 	c.sweep(b.Cluster)
 	final := c.dir(b.Cluster, b.ID)
 	parent := filepath.Dir(final)

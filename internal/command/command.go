@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -59,7 +60,7 @@ func Without(names ...string) Option {
 		kept := cmd.Env[:0]
 		for _, entry := range cmd.Env {
 			name, _, _ := strings.Cut(entry, "=")
-			if !contains(names, name) {
+			if !slices.Contains(names, name) {
 				kept = append(kept, entry)
 			}
 		}
@@ -67,17 +68,9 @@ func Without(names ...string) Option {
 	}
 }
 
-func contains(names []string, name string) bool {
-	for _, n := range names {
-		if n == name {
-			return true
-		}
-	}
-	return false
-}
-
 // Run runs args and returns its standard output. When ctx is done, the
-// program's process group gets SIGTERM, and SIGKILL ten seconds later.
+// program's process group gets SIGTERM, and what is left of it SIGKILL as soon as
+// the program has ended, or after ten seconds.
 func Run(ctx context.Context, args []string, options ...Option) ([]byte, error) {
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 	var stdout, stderr bytes.Buffer
@@ -100,6 +93,9 @@ func Run(ctx context.Context, args []string, options ...Option) ([]byte, error) 
 	}
 	if cause := context.Cause(ctx); cause != nil {
 		failure.Err, failure.Stderr = cause, ""
+		if cmd.Process != nil { // os/exec kills the program alone, not its children
+			_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+		}
 	}
 	return stdout.Bytes(), failure
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -56,6 +57,7 @@ type Cluster struct {
 type Storage struct {
 	Reflink Directory `toml:"reflink"`
 	Btrfs   Directory `toml:"btrfs"`
+	LVM     LVM       `toml:"lvm"`
 }
 
 // Directory is where a driver keeps snapshots, if not beside the volumes.
@@ -91,6 +93,12 @@ func Parse(text string) (Config, error) {
 	if unknown := meta.Undecoded(); len(unknown) > 0 {
 		return config, unknownKey(unknown[0])
 	}
+	for _, key := range meta.Keys() {
+		// The decoder takes anything for a table that has free names, and drops it.
+		if len(key) == 1 && strings.EqualFold(key[0], "cluster") && meta.Type(key...) != "Hash" {
+			return config, errors.New("cluster is a table for each cluster: [cluster.NAME]")
+		}
+	}
 	if config.Catalog == "" {
 		config.Catalog = defaultCatalog
 	}
@@ -114,6 +122,9 @@ func Parse(text string) (Config, error) {
 			return config, fmt.Errorf("cluster %s: mode is auto, non-exclusive or exclusive, not %q", name, cluster.Mode)
 		}
 		config.Clusters[name] = cluster
+	}
+	if err := config.Storage.LVM.check(); err != nil {
+		return config, err
 	}
 	return config, config.checkPaths()
 }
@@ -154,42 +165,45 @@ func (c Config) Cluster(name string) (string, Cluster, error) {
 	return "", Cluster{}, fault.New(fault.NotFound, hint, "there is no cluster %q in the configuration", name)
 }
 
-// unknownKey names a key that does not exist and the nearest that does.
+// unknownKey names the first part of a key that does not exist, and the nearest
+// that does.
 func unknownKey(key toml.Key) error {
-	parent := strings.Join(key[:len(key)-1], ".")
-	best, distance := "", len(key[len(key)-1])/2+2
-	for _, known := range knownKeys(reflect.TypeFor[Config](), key[:len(key)-1]) {
-		if d := levenshtein.Distance(key[len(key)-1], known, nil); d < distance {
-			best, distance = known, d
+	table := reflect.TypeFor[Config]()
+	for depth, name := range key {
+		if table.Kind() == reflect.Map { // of clusters, whose names are free
+			table = table.Elem()
+			continue
 		}
-	}
-	message := fmt.Sprintf("there is no key %q", key.String())
-	if best != "" {
-		if parent != "" {
-			best = parent + "." + best
+		known := keysOf(table)
+		if field, found := known[strings.ToLower(name)]; found { // as the decoder does
+			table = field
+			continue
 		}
-		message += fmt.Sprintf("; did you mean %q?", best)
+		message := fmt.Sprintf("there is no key %q", key[:depth+1].String())
+		if best := nearest(name, slices.Sorted(maps.Keys(known))); best != "" {
+			message += fmt.Sprintf("; did you mean %q?", strings.Join(append(slices.Clone(key[:depth]), best), "."))
+		}
+		return errors.New(message)
 	}
-	return errors.New(message)
+	return fmt.Errorf("there is no key %q", key.String())
 }
 
-// knownKeys are the keys of the table that path leads to.
-func knownKeys(table reflect.Type, path toml.Key) []string {
-	if len(path) > 0 {
-		if table.Kind() == reflect.Map {
-			return knownKeys(table.Elem(), path[1:])
+func nearest(name string, known []string) string {
+	best, distance := "", len(name)/2+2
+	for _, candidate := range known {
+		if d := levenshtein.Distance(name, candidate, nil); d < distance {
+			best, distance = candidate, d
 		}
-		for field := range table.Fields() {
-			if field.Tag.Get("toml") == path[0] {
-				return knownKeys(field.Type, path[1:])
-			}
-		}
-		return nil
 	}
-	var keys []string
+	return best
+}
+
+// keysOf are the keys of a table with the types of their values.
+func keysOf(table reflect.Type) map[string]reflect.Type {
+	keys := map[string]reflect.Type{}
 	if table.Kind() == reflect.Struct {
 		for field := range table.Fields() {
-			keys = append(keys, field.Tag.Get("toml"))
+			keys[field.Tag.Get("toml")] = field.Type
 		}
 	}
 	return keys

@@ -8,11 +8,20 @@ import (
 	"github.com/google/renameio/v2"
 )
 
-// WriteFile writes a file whole or not at all, over an old one if there is one.
-// It is on disk, with its entry in its directory, when WriteFile returns.
+// WriteFile writes a file whole or not at all, over an old one if there is one,
+// and with the mode given: renameio.WriteFile would keep the old one's. It is on
+// disk, with its entry in its directory, when WriteFile returns.
 func WriteFile(path string, data []byte, mode os.FileMode) error {
 	dir := filepath.Dir(path)
-	if err := renameio.WriteFile(path, data, mode, renameio.WithTempDir(dir)); err != nil {
+	file, err := renameio.NewPendingFile(path, renameio.WithTempDir(dir), renameio.WithStaticPermissions(mode))
+	if err != nil {
+		return err
+	}
+	defer file.Cleanup() // of what was not written to its end
+	if _, err := file.Write(data); err != nil {
+		return err
+	}
+	if err := file.CloseAtomicallyReplace(); err != nil {
 		return err
 	}
 	return SyncDirectory(dir) // which renameio leaves to the caller

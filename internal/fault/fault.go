@@ -2,10 +2,7 @@
 // on which thing, and what to do now. Its kinds are what exit codes are made of.
 package fault
 
-import (
-	"errors"
-	"fmt"
-)
+import "fmt"
 
 // Kind says whose move is next, and so which exit code a command ends with.
 type Kind int
@@ -61,31 +58,39 @@ func Wrap(err error, kind Kind, hint, format string, args ...any) error {
 	return &Error{Kind: kind, Message: fmt.Sprintf(format, args...), Hint: hint, Err: err}
 }
 
-// KindOf is the kind of the outermost Error in err's chain that has one of its
+// KindOf is the kind of the outermost Error in err's tree that has one of its
 // own; an error that pgsnap did not shape is Failed.
 func KindOf(err error) Kind {
-	for {
-		var e *Error
-		if !errors.As(err, &e) {
-			return Failed
-		}
-		if e.Kind != Failed {
-			return e.Kind
-		}
-		err = e.Err
+	if e := find(err, func(e *Error) bool { return e.Kind != Failed }); e != nil {
+		return e.Kind
 	}
+	return Failed
 }
 
-// HintOf is the first remedy found in err's chain.
+// HintOf is the first remedy found in err's tree.
 func HintOf(err error) string {
-	for {
-		var e *Error
-		if !errors.As(err, &e) {
-			return ""
-		}
-		if e.Hint != "" {
-			return e.Hint
-		}
-		err = e.Err
+	if e := find(err, func(e *Error) bool { return e.Hint != "" }); e != nil {
+		return e.Hint
 	}
+	return ""
+}
+
+// find returns the first Error that fits, looking at joined errors one after
+// another. errors.As would stop at the first that does not fit, and never see
+// those joined with it.
+func find(err error, fits func(*Error) bool) *Error {
+	if e, ok := err.(*Error); ok && fits(e) {
+		return e
+	}
+	switch wrapper := err.(type) {
+	case interface{ Unwrap() error }:
+		return find(wrapper.Unwrap(), fits)
+	case interface{ Unwrap() []error }:
+		for _, joined := range wrapper.Unwrap() {
+			if e := find(joined, fits); e != nil {
+				return e
+			}
+		}
+	}
+	return nil
 }

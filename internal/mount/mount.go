@@ -4,7 +4,9 @@ package mount
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"strings"
 
@@ -82,9 +84,13 @@ func Mount(ctx context.Context, source, target, fsType string, options []string)
 	return err
 }
 
-// Unmount unmounts what is mounted at target; nothing mounted there is success.
+// Unmount unmounts what is mounted at target; nothing mounted there is success,
+// and so is no such directory.
 func Unmount(ctx context.Context, target string) error {
 	mounted, err := mountinfo.Mounted(target)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
 	if err != nil || !mounted {
 		return err
 	}

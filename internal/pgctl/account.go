@@ -36,6 +36,13 @@ func (a account) do(work func() error) error {
 	go func() {
 		defer close(done)
 		runtime.LockOSThread() // and never unlocked
+		if unix.Gettid() == os.Getpid() {
+			// The main thread does not end before the process does. While this
+			// goroutine keeps it, another one is on another thread.
+			defer runtime.UnlockOSThread()
+			err = a.do(work)
+			return
+		}
 		if err = a.become(); err == nil {
 			err = work()
 		}

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"regexp"
 	"strings"
 	"syscall"
 	"time"
@@ -32,7 +33,8 @@ const (
 func open(ctx context.Context, dsn string) (*pgx.Conn, error) {
 	config, err := pgx.ParseConfig(dsn)
 	if err != nil {
-		return nil, fault.Wrap(err, fault.Usage, "dsn takes what libpq takes: host=… port=… user=… dbname=…, or a postgresql:// address", "the connection string")
+		return nil, fault.New(fault.Usage, "dsn takes what libpq takes: host=… port=… user=… dbname=…, or a postgresql:// address",
+			"the connection string: %s", parseFailure(err))
 	}
 	if os.Geteuid() == 0 && config.User == "root" && !namesUser(dsn) {
 		config.User = "postgres"
@@ -62,9 +64,21 @@ func open(ctx context.Context, dsn string) (*pgx.Conn, error) {
 	return conn, nil
 }
 
+// parseFailure is what was wrong with a connection string, without the string:
+// pgconn's text quotes it, and finds only some of the passwords in it.
+func parseFailure(err error) string {
+	text := err.Error()
+	if quoted := strings.LastIndex(text, "`: "); quoted >= 0 {
+		return text[quoted+len("`: "):]
+	}
+	return text
+}
+
+// userNamed matches a DSN that says who connects, or leaves it to a service file.
+var userNamed = regexp.MustCompile(`(^|[\s?&])(user|service)\s*=|^postgres(ql)?://[^/?]*@`)
+
 func namesUser(dsn string) bool {
-	return os.Getenv("PGUSER") != "" || os.Getenv("PGSERVICE") != "" ||
-		strings.Contains(dsn, "user=") || strings.Contains(dsn, "service=") || strings.Contains(dsn, "@")
+	return os.Getenv("PGUSER") != "" || os.Getenv("PGSERVICE") != "" || userNamed.MatchString(dsn)
 }
 
 func connectHint(err error) string {

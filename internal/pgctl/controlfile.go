@@ -1,11 +1,13 @@
 package pgctl
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
 	"os"
 	"path/filepath"
+	"time"
 
 	"pgsnap/internal/wal"
 )
@@ -33,8 +35,10 @@ const (
 )
 
 const (
-	controlFileSize    = 8192
-	controlFileMaxData = 512 // PG_CONTROL_MAX_SAFE_SIZE
+	controlFileSize = 8192 // PG_CONTROL_FILE_SIZE
+	// A control file that changes while it is read is read again.
+	controlFileReads = 10
+	controlFilePause = 10 * time.Millisecond
 )
 
 // controlLayout is where fields lie in one format of the file.
@@ -53,24 +57,34 @@ var controlLayouts = map[uint32]controlLayout{
 	1800: {redo: 40, crc: 292},
 }
 
-// ReadControlFile reads the control file of a data directory.
+// ReadControlFile reads the control file of a data directory. Not every file
+// system keeps a reader from seeing half of what a running server writes, so one
+// that looks damaged is read until it stays the same (get_controlfile in
+// controldata_utils.c does so too).
 func ReadControlFile(dataDirectory string) (ControlFile, error) {
 	path := filepath.Join(dataDirectory, "global", "pg_control")
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return ControlFile{}, err
+	var before []byte
+	for reads := 1; ; reads++ {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return ControlFile{}, err
+		}
+		control, err := ParseControlFile(data)
+		if err == nil {
+			return control, nil
+		}
+		if reads == controlFileReads || bytes.Equal(data, before) {
+			return control, fmt.Errorf("%s: %w", path, err)
+		}
+		before = data
+		time.Sleep(controlFilePause)
 	}
-	control, err := ParseControlFile(data)
-	if err != nil {
-		return control, fmt.Errorf("%s: %w", path, err)
-	}
-	return control, nil
 }
 
 // ParseControlFile reads a control file's content and checks its checksum.
 func ParseControlFile(data []byte) (ControlFile, error) {
 	var control ControlFile
-	if len(data) < controlFileMaxData {
+	if len(data) != controlFileSize {
 		return control, fmt.Errorf("it has %d bytes instead of %d", len(data), controlFileSize)
 	}
 	control.SystemIdentifier = binary.LittleEndian.Uint64(data[0:])

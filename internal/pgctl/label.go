@@ -75,10 +75,16 @@ func ParseBackupLabel(data []byte) (BackupLabel, error) {
 	if label.Checkpoint, err = wal.ParseLSN(checkpoint); err != nil {
 		return label, fmt.Errorf("backup_label: line 2: %w", err)
 	}
+	seen := map[string]bool{}
 	for number, line := range lines[2:] {
-		if err := label.parseDetail(line); err != nil {
+		key, err := label.parseDetail(line)
+		if err == nil && seen[key] { // one of the two was forged by a line break in the label
+			err = fmt.Errorf("%s is there twice", key)
+		}
+		if err != nil {
 			return label, fmt.Errorf("backup_label: line %d: %w", number+3, err)
 		}
+		seen[key] = true
 	}
 	return label, nil
 }
@@ -102,10 +108,10 @@ func (l *BackupLabel) parseStart(line string) error {
 	return nil
 }
 
-func (l *BackupLabel) parseDetail(line string) error {
+func (l *BackupLabel) parseDetail(line string) (key string, err error) {
 	key, value, found := strings.Cut(line, ": ")
 	if !found {
-		return fmt.Errorf("%q is no line of a label", line)
+		return "", fmt.Errorf("%q is no line of a label", line)
 	}
 	switch key {
 	case "BACKUP METHOD":
@@ -119,14 +125,14 @@ func (l *BackupLabel) parseDetail(line string) error {
 	case "START TIMELINE":
 		timeline, err := strconv.ParseUint(value, 10, 32)
 		if err != nil || uint32(timeline) != l.Timeline {
-			return fmt.Errorf("timeline %s is not that of segment %s", value, l.Segment)
+			return "", fmt.Errorf("timeline %s is not that of segment %s", value, l.Segment)
 		}
 	case "INCREMENTAL FROM LSN", "INCREMENTAL FROM TLI":
 		l.IncrementalFrom = true
 	default:
-		return fmt.Errorf("%q is no line of a label", line)
+		return "", fmt.Errorf("%q is no line of a label", line)
 	}
-	return nil
+	return key, nil
 }
 
 // Matches tells whether the label is that of a backup which began at start.

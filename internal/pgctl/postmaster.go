@@ -24,10 +24,19 @@ type Postmaster struct {
 // ReadPostmasterPID reads a data directory's postmaster.pid; without one the
 // error is fs.ErrNotExist.
 func ReadPostmasterPID(dataDirectory string) (Postmaster, error) {
-	data, err := os.ReadFile(filepath.Join(dataDirectory, "postmaster.pid"))
+	path := filepath.Join(dataDirectory, "postmaster.pid")
+	data, err := os.ReadFile(path)
 	if err != nil {
 		return Postmaster{}, err
 	}
+	postmaster, err := parsePostmasterPID(data)
+	if err != nil {
+		return Postmaster{}, fmt.Errorf("%s: %w", path, err)
+	}
+	return postmaster, nil
+}
+
+func parsePostmasterPID(data []byte) (Postmaster, error) {
 	lines := strings.Split(string(data), "\n")
 	line := func(number int) string {
 		if number <= len(lines) {
@@ -35,15 +44,15 @@ func ReadPostmasterPID(dataDirectory string) (Postmaster, error) {
 		}
 		return ""
 	}
-	pid, err := strconv.Atoi(line(1))
-	if err != nil {
-		return Postmaster{}, fmt.Errorf("%s/postmaster.pid: %q is no process id", dataDirectory, line(1))
-	}
-	port, _ := strconv.Atoi(line(4)) // not there yet while the server starts
+	pid, err := strconv.ParseInt(line(1), 10, 32) // kill(2) would cut a longer one
 	if pid < 0 {
 		pid = -pid // a single-user server writes it negative
 	}
-	return Postmaster{PID: pid, DataDirectory: line(2), Port: port, SocketDirectory: line(5), Status: line(8)}, nil
+	if err != nil || pid == 0 {
+		return Postmaster{}, fmt.Errorf("%q is no process id", line(1))
+	}
+	port, _ := strconv.Atoi(line(4)) // not there yet while the server starts
+	return Postmaster{PID: int(pid), DataDirectory: line(2), Port: port, SocketDirectory: line(5), Status: line(8)}, nil
 }
 
 // Alive tells whether the process still exists.

@@ -62,7 +62,7 @@ type Tablespace struct {
 	OID  uint32 `json:"oid"`
 	Name string `json:"name"`
 	// Location is the link's target as the server gives it; for an in-place
-	// tablespace (15 and later) a path relative to the data directory.
+	// tablespace (allow_in_place_tablespaces) a path relative to the data directory.
 	Location string `json:"location"`
 }
 
@@ -159,7 +159,11 @@ func (s *Server) readFacts(ctx context.Context) error {
 		FROM pg_control_system() s, pg_control_init() i`, nil,
 		&f.InRecovery, &system, &f.WALSegmentSize, &f.DataDirectory)
 	if err != nil {
-		return fault.Wrap(err, fault.Server, "the database user must be a superuser or a member of pg_read_all_settings", "read the server's facts")
+		hint := ""
+		if hasCode(err, "42501") { // insufficient_privilege
+			hint = "the database user must be a superuser or a member of pg_read_all_settings"
+		}
+		return fault.Wrap(err, fault.Server, hint, "read the server's facts")
 	}
 	// The server's identifier is a bigint; a large one comes as negative.
 	if signed, err := strconv.ParseInt(system, 10, 64); err == nil {

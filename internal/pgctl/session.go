@@ -55,9 +55,10 @@ type Backup struct {
 	// Warning says why the WAL is not pinned by a slot, if it is not.
 	Warning string
 
-	server *Server
-	pid    int
-	done   bool
+	server    *Server
+	pid       int
+	done      bool
+	heartbeat time.Duration // between two looks at the session; tests shorten it
 }
 
 // BackupFiles are the two files that the server gives for a backup, to the byte.
@@ -93,7 +94,7 @@ func (s *Server) StartBackup(ctx context.Context, options BackupOptions) (*Backu
 	if err := CheckLabel(options.Label); err != nil {
 		return nil, fault.Wrap(err, fault.Usage, "", "backup label")
 	}
-	backup := &Backup{Mode: mode, server: s}
+	backup := &Backup{Mode: mode, server: s, heartbeat: heartbeatEvery}
 	if mode == Exclusive {
 		if err := s.checkExclusive(); err != nil {
 			return nil, err
@@ -117,7 +118,7 @@ func (s *Server) StartBackup(ctx context.Context, options BackupOptions) (*Backu
 		return nil, fault.Wrap(err, fault.Server, startHint(err), "start the backup")
 	}
 	if backup.Start, err = wal.ParseLSN(lsn); err == nil && mode == Exclusive {
-		backup.Files, err = readBackupFiles(s.Facts.DataDirectory)
+		backup.Files, err = s.readBackupFiles()
 	}
 	if err != nil {
 		return nil, errors.Join(err, backup.Abort())
@@ -183,7 +184,7 @@ func (b *Backup) Watch(ctx context.Context) (watched context.Context, end func()
 	finished := make(chan struct{})
 	go func() {
 		defer close(finished)
-		ticker := time.NewTicker(heartbeatEvery)
+		ticker := time.NewTicker(b.heartbeat)
 		defer ticker.Stop()
 		for {
 			select {
@@ -225,10 +226,12 @@ func (b *Backup) checkSession(ctx context.Context) error {
 func (b *Backup) Stop(ctx context.Context) (wal.LSN, BackupFiles, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 	defer cancel()
-	if b.Mode != Exclusive { // which any session may stop
-		if err := b.checkSession(ctx); err != nil {
-			return 0, BackupFiles{}, err
-		}
+	check := b.checkSession
+	if b.Mode == Exclusive { // which any session may stop, also somebody else's
+		check = b.checkLabel
+	}
+	if err := check(ctx); err != nil {
+		return 0, BackupFiles{}, err
 	}
 	stop := "SELECT lsn::text, coalesce(labelfile, ''), coalesce(spcmapfile, '') FROM pg_stop_backup(false, false)"
 	switch {
@@ -249,6 +252,22 @@ func (b *Backup) Stop(ctx context.Context) (wal.LSN, BackupFiles, error) {
 	return end, b.Files, err
 }
 
+// checkLabel makes sure that the exclusive backup that is running is still this
+// one: another may have been begun after somebody stopped it.
+func (b *Backup) checkLabel(context.Context) error {
+	if b.Files.Label == nil { // it was begun just now, and its label could not be read
+		return nil
+	}
+	present, err := b.server.readBackupFiles()
+	if errors.Is(err, fs.ErrNotExist) || err == nil && !bytes.Equal(present.Label, b.Files.Label) {
+		return errEnded
+	}
+	return err
+}
+
+var errEnded = fault.New(fault.Server, "take it again, and see that nothing else calls pg_stop_backup() or restarts the server meanwhile",
+	"the exclusive backup was ended by somebody else")
+
 // Abort leaves backup mode where it is still on. A non-exclusive backup ends
 // with its session, which is closed; an exclusive one must be stopped, if need
 // be over a new connection.
@@ -264,11 +283,13 @@ func (b *Backup) Abort() error {
 	if err != nil && b.server.conn.IsClosed() {
 		err = b.stopElsewhere()
 	}
+	if errors.Is(err, errEnded) {
+		return nil
+	}
 	return fault.Wrap(err, fault.Server, "end it with: SELECT pg_stop_backup()", "the server may still be in exclusive backup mode")
 }
 
-// stopElsewhere stops an exclusive backup whose session was lost, if the label
-// in the data directory is still this backup's.
+// stopElsewhere stops an exclusive backup whose session was lost.
 func (b *Backup) stopElsewhere() error {
 	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()
@@ -277,27 +298,18 @@ func (b *Backup) stopElsewhere() error {
 		return err
 	}
 	defer server.Close()
-	present, err := readBackupFiles(server.Facts.DataDirectory)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil // the server dropped it, as a crash or a fast shutdown does
-	}
-	if err != nil {
-		return err
-	}
-	if !bytes.Equal(present.Label, b.Files.Label) {
-		return nil // somebody else's
-	}
-	again := &Backup{Mode: Exclusive, server: server}
+	again := &Backup{Mode: Exclusive, Files: b.Files, server: server}
 	_, _, err = again.Stop(ctx)
 	return err
 }
 
-func readBackupFiles(dataDirectory string) (BackupFiles, error) {
-	label, err := os.ReadFile(filepath.Join(dataDirectory, labelFile))
+// readBackupFiles reads what the server wrote for an exclusive backup.
+func (s *Server) readBackupFiles() (BackupFiles, error) {
+	label, err := s.Facts.ReadFileAsOwner(filepath.Join(s.Facts.DataDirectory, labelFile))
 	if err != nil {
 		return BackupFiles{}, err
 	}
-	tablespaceMap, err := os.ReadFile(filepath.Join(dataDirectory, mapFile))
+	tablespaceMap, err := s.Facts.ReadFileAsOwner(filepath.Join(s.Facts.DataDirectory, mapFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		err = nil
 	}

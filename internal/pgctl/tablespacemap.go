@@ -81,6 +81,9 @@ func FormatTablespaceMap(tablespaces []MappedTablespace, major int) ([]byte, err
 		if !escapesBackslash(major) && strings.HasSuffix(path, `\`) {
 			return nil, fmt.Errorf("tablespace %d: PostgreSQL %d cannot read back a tablespace path that ends with a backslash: %q", tablespace.OID, major, path)
 		}
+		if _, err := parseMapLine(fmt.Sprintf("%d %s", tablespace.OID, path)); err != nil {
+			return nil, err // the server would read something else, or a part
+		}
 		data = strconv.AppendUint(data, uint64(tablespace.OID), 10)
 		data = append(data, ' ')
 		for _, c := range []byte(path) {

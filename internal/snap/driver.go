@@ -100,11 +100,17 @@ type Volume struct {
 	Place string `json:"place,omitempty"`
 	// Paths are the cluster's directories that lie in it, at or below Root.
 	Paths []Path `json:"paths"`
+	// Inside says, of paths that are not to be found so, where they lie below the
+	// volume's own root: those at another mount of it, or at a bind mount of a part.
+	Inside map[string]string `json:"inside,omitempty"`
 }
 
-// Relative is where a path of the volume lies below the volume's root; "." for
+// Relative is where a path of the volume lies below the volume's own root; "." for
 // the root itself.
 func (v Volume) Relative(path string) (string, error) {
+	if inside, known := v.Inside[path]; known {
+		return filepath.Clean(inside), nil
+	}
 	relative, err := filepath.Rel(v.Root, path)
 	if err == nil && !filepath.IsLocal(relative) {
 		err = errors.New(path + " is not below " + v.Root)

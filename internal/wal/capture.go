@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/klauspost/compress/zstd"
+	"golang.org/x/sys/unix"
 
 	"pgsnap/internal/durable"
 )
@@ -139,7 +140,7 @@ func historyFiles(pgWAL string, upTo uint32) ([]string, error) {
 }
 
 func compressFile(ctx context.Context, encoder *zstd.Encoder, from, to string, check io.Writer) (read, stored int64, err error) {
-	source, err := os.Open(from)
+	source, err := openRegular(from)
 	if err != nil {
 		return 0, 0, err
 	}
@@ -151,7 +152,10 @@ func compressFile(ctx context.Context, encoder *zstd.Encoder, from, to string, c
 	defer func() { err = errors.Join(err, target.Close()) }()
 	encoder.Reset(target)
 	read, err = io.Copy(io.MultiWriter(check, encoder), reader{ctx, source})
-	if err = errors.Join(err, encoder.Close()); err != nil {
+	if err == nil {
+		err = encoder.Close()
+	}
+	if err != nil {
 		return read, 0, err
 	}
 	if err := target.Sync(); err != nil {
@@ -162,6 +166,25 @@ func compressFile(ctx context.Context, encoder *zstd.Encoder, from, to string, c
 		return read, 0, err
 	}
 	return read, info.Size(), nil
+}
+
+// openRegular opens a file that the server's user may have put there. It follows
+// no link, which would let that user read any file by root's hand, and does not
+// wait for the other end of a pipe.
+func openRegular(path string) (*os.File, error) {
+	file, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	info, err := file.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%s is not a regular file", path)
+	}
+	if err != nil {
+		file.Close()
+		return nil, err
+	}
+	return file, nil
 }
 
 func decompressFile(ctx context.Context, decoder *zstd.Decoder, from, to string, check io.Writer) (err error) {
@@ -178,7 +201,11 @@ func decompressFile(ctx context.Context, decoder *zstd.Decoder, from, to string,
 		return err
 	}
 	defer func() { err = errors.Join(err, target.Close()) }()
-	if _, err := io.Copy(io.MultiWriter(check, target), decoder); err != nil {
+	written, err := io.Copy(io.MultiWriter(check, target), decoder)
+	if err == nil && written == 0 { // a file cut down to nothing decompresses without an error
+		err = io.ErrUnexpectedEOF
+	}
+	if err != nil {
 		return fmt.Errorf("%s: %w", strings.TrimSuffix(filepath.Base(from), compressed), err)
 	}
 	return nil

@@ -1,6 +1,7 @@
 package wal
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 )
@@ -14,8 +15,12 @@ const (
 	longHeaderFlag = 0x0002
 )
 
+var blankPage [pageSize]byte
+
 // pageChecker reads a segment as it goes by and finds the first page that is
-// not what stands at its place in the log: recycled, torn off, or foreign.
+// not what stands at its place in the log: recycled, torn off, or foreign. Where
+// the log was switched to the next segment (pg_switch_wal(), archive_timeout,
+// another backup's end), 11 and later leave the rest of this one blank.
 type pageChecker struct {
 	system uint64 // the cluster's system identifier
 	size   uint64 // of a segment, in bytes
@@ -24,6 +29,7 @@ type pageChecker struct {
 	name   string
 
 	magic  uint16
+	blank  bool // since the last page
 	offset uint64
 	page   []byte
 }
@@ -66,6 +72,14 @@ func (c *pageChecker) checkPage() error {
 	want := c.start + LSN(c.offset)
 	if want >= c.until {
 		return nil
+	}
+	switchable := c.offset > 0 && c.until >= c.start+LSN(c.size)
+	if switchable && bytes.Equal(c.page, blankPage[:]) {
+		c.blank = true
+		return nil
+	}
+	if c.blank {
+		return fmt.Errorf("WAL segment %s is blank before %s, but not there", c.name, want)
 	}
 	magic := binary.LittleEndian.Uint16(c.page[0:])
 	info := binary.LittleEndian.Uint16(c.page[2:])
