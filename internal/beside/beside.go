@@ -7,16 +7,16 @@
 package beside
 
 import (
-	"encoding/json"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
-	"pgsnap/internal/durable"
 	"pgsnap/internal/snap"
 )
 
@@ -47,169 +47,83 @@ func Outside(root string, paths []snap.Path) string {
 	}
 }
 
-// mark is what stands beside a snapshot.
-type mark struct {
-	Driver   string        `json:"driver"`
-	Volume   string        `json:"volume"`
-	Name     string        `json:"name"`
-	Complete bool          `json:"complete"`
-	CutAt    time.Time     `json:"cut_at"`
-	Metadata snap.Metadata `json:"metadata"`
-}
-
 // Content is where the content of the snapshot of that name is.
 func (s Shelf) Content(name string) string {
 	base, err := filepath.Rel(s.volume.Place, s.volume.Root)
 	if err != nil || !filepath.IsLocal(base) || base == "." {
 		base = s.volume.Root // Place was chosen by configuration, or is the root itself
 	}
-	return filepath.Join(s.volume.Place, Folder, name, url.PathEscape(base))
+	return filepath.Join(s.volume.Place, Folder, name, escape(base))
+}
+
+// escape makes a path the name of one file, and of no mark. It leaves room for
+// what is appended to it.
+func escape(path string) string {
+	const longest = 180 // of the 255 bytes that a name may have
+	escaped := url.PathEscape(path)
+	if before, isMark := strings.CutSuffix(escaped, markSuffix); isMark {
+		escaped = before + "%2E" + markSuffix[1:]
+	}
+	if len(escaped) > longest {
+		sum := sha256.Sum256([]byte(path))
+		escaped = fmt.Sprintf("%s,%x", escaped[:longest-33], sum[:16]) // no escaped name has a comma
+	}
+	return escaped
 }
 
 func (s Shelf) markPath(name string) string { return s.Content(name) + markSuffix }
 
-// Begin marks a snapshot that is about to be made. Neither this mark nor that of
-// Cut is durable: the catalog already knows the name, and the window must stay
-// short.
+// Begin marks a snapshot that is about to be made, where nothing is yet. Neither
+// this mark nor that of a finished one is durable: the catalog already knows the
+// name, and the window must stay short.
 func (s Shelf) Begin(name string, metadata snap.Metadata) error {
-	if err := os.MkdirAll(filepath.Dir(s.Content(name)), 0o700); err != nil {
+	if _, err := os.Lstat(s.Content(name)); err == nil {
+		return s.unmarked(name)
+	} else if !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	return s.write(mark{Name: name, Metadata: metadata}, os.WriteFile)
+	if err := s.makeDirectory(name); err != nil {
+		return err
+	}
+	if err := s.write(mark{Name: name, Metadata: encode(metadata)}, os.WriteFile); err != nil {
+		_ = os.Remove(s.markPath(name))
+		s.tidy(name)
+		return err
+	}
+	return nil
 }
 
-// Cut marks a snapshot whose content is there, and returns it.
-func (s Shelf) Cut(name string, metadata snap.Metadata) (snap.Snapshot, error) {
-	m := mark{Name: name, Complete: true, CutAt: time.Now(), Metadata: metadata}
+// makeDirectory makes the directories above a snapshot. Those of others may be
+// removed meanwhile, and with the last of them the folder.
+func (s Shelf) makeDirectory(name string) (err error) {
+	for range 100 {
+		err = os.MkdirAll(filepath.Dir(s.Content(name)), 0o700)
+		if !errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+	}
+	return err
+}
+
+func (s Shelf) unmarked(name string) error {
+	return fmt.Errorf("%s has no mark of pgsnap's beside it", s.Content(name))
+}
+
+// finish marks a snapshot whose content is there, and returns it.
+func (s Shelf) finish(name string, metadata snap.Metadata) (snap.Snapshot, error) {
+	m := mark{Name: name, Complete: true, CutAt: time.Now(), Metadata: encode(metadata)}
 	if err := s.write(m, os.WriteFile); err != nil {
 		return snap.Snapshot{}, err
 	}
 	return s.snapshot(m), nil
 }
 
-// commit adds metadata to the mark of a snapshot and makes it durable.
-func (s Shelf) commit(snapshot snap.Snapshot, metadata snap.Metadata) error {
-	name := snapshot.Name
-	m := mark{Name: name, Complete: true, CutAt: snapshot.CutAt, Metadata: metadata}
-	if err := s.write(m, durable.WriteFile); err != nil {
-		return err
-	}
-	named := filepath.Dir(s.Content(name))
-	return errors.Join(durable.SyncDirectory(filepath.Dir(named)), durable.SyncDirectory(s.volume.Place))
-}
+// tidy removes the directories above a snapshot that have become empty.
+func (s Shelf) tidy(name string) { Tidy(filepath.Dir(s.Content(name))) }
 
-func (s Shelf) write(m mark, write func(string, []byte, os.FileMode) error) error {
-	m.Driver, m.Volume = s.volume.Driver, s.volume.ID
-	data, err := json.Marshal(m)
-	if err != nil {
-		return err
-	}
-	return write(s.markPath(m.Name), data, 0o600)
-}
-
-func (s Shelf) snapshot(m mark) snap.Snapshot {
-	content := s.Content(m.Name)
-	return snap.Snapshot{
-		Driver: s.volume.Driver, VolumeID: s.volume.ID, Name: m.Name, ID: content,
-		Complete: m.Complete, CutAt: m.CutAt, Directory: content,
-	}
-}
-
-// Find is the snapshot of that name. Without one the error is
-// snap.ErrNoSnapshot; without its content it is not complete.
-func (s Shelf) Find(name string) (snap.Snapshot, error) {
-	data, err := os.ReadFile(s.markPath(name))
-	if errors.Is(err, fs.ErrNotExist) {
-		return snap.Snapshot{}, snap.ErrNoSnapshot
-	}
-	if err != nil {
-		return snap.Snapshot{}, err
-	}
-	var m mark
-	if err := json.Unmarshal(data, &m); err != nil {
-		return s.snapshot(mark{Name: name}), nil // torn by a power failure before the commit
-	}
-	if m.Driver != s.volume.Driver || m.Volume != s.volume.ID || m.Name != name {
-		return snap.Snapshot{}, fmt.Errorf("%s marks another snapshot: %s of %s", s.markPath(name), m.Name, m.Volume)
-	}
-	info, err := os.Stat(s.Content(name))
-	m.Complete = m.Complete && err == nil && info.IsDir()
-	return s.snapshot(m), nil
-}
-
-// list finds all marked snapshots of the volume.
-func (s Shelf) list() ([]snap.Snapshot, error) {
-	names, err := os.ReadDir(filepath.Join(s.volume.Place, Folder))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	var snapshots []snap.Snapshot
-	for _, entry := range names {
-		found, err := s.Find(entry.Name())
-		if errors.Is(err, snap.ErrNoSnapshot) {
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		snapshots = append(snapshots, found)
-	}
-	return snapshots, nil
-}
-
-// Delete removes a snapshot with remove, then its mark, then the directories
-// that have become empty. Content that no mark is beside is not touched.
-func (s Shelf) Delete(name string, remove func(content string) error) error {
-	content := s.Content(name)
-	_, err := s.Find(name)
-	switch {
-	case errors.Is(err, snap.ErrNoSnapshot):
-		if _, err := os.Lstat(content); err == nil {
-			return fmt.Errorf("%s has no mark of pgsnap's beside it", content)
-		}
-	case err != nil:
-		return err
-	default:
-		if err := remove(content); err != nil {
-			return err
-		}
-		if err := os.Remove(s.markPath(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-	}
-	// Both fail where another volume's snapshots are there still, as they should.
-	_ = os.Remove(filepath.Dir(content))
-	_ = os.Remove(filepath.Join(s.volume.Place, Folder))
-	return nil
-}
-
-// Commit adds metadata to the marks of a set and makes them durable.
-func Commit(volumes []snap.Volume, set snap.Set, metadata snap.Metadata) error {
-	for _, volume := range volumes {
-		for _, snapshot := range set.Snapshots {
-			if snapshot.VolumeID != volume.ID {
-				continue
-			}
-			if err := Of(volume).commit(snapshot, metadata); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// List finds all marked snapshots of volumes.
-func List(volumes []snap.Volume) ([]snap.Snapshot, error) {
-	var snapshots []snap.Snapshot
-	for _, volume := range volumes {
-		found, err := Of(volume).list()
-		if err != nil {
-			return nil, err
-		}
-		snapshots = append(snapshots, found...)
-	}
-	return snapshots, nil
+// Tidy removes the directory of the snapshots of a name, and the folder that it
+// is in, if they are empty. Those that hold something refuse.
+func Tidy(named string) {
+	_ = os.Remove(named)
+	_ = os.Remove(filepath.Dir(named))
 }

@@ -50,7 +50,7 @@ func (d Driver) Resolve(_ context.Context, paths []snap.Path) ([]snap.Volume, er
 	}
 	all := slices.Clone(paths)
 	for _, path := range paths {
-		root, err := ownSubvolume(path.Path)
+		root, err := subvolumeOf(path.Path)
 		if err != nil {
 			return nil, err
 		}
@@ -86,19 +86,14 @@ func (d Driver) Resolve(_ context.Context, paths []snap.Path) ([]snap.Volume, er
 	return volumes, nil
 }
 
-func ownSubvolume(path string) (string, error) {
-	btrfs, err := onBtrfs(path)
-	if err != nil || !btrfs {
-		return "", err
-	}
-	return subvolumeOf(path)
-}
-
 // place is where the snapshots of a subvolume are kept: on the same file system
 // and outside of the cluster's directories.
 func (d Driver) place(root string, paths []snap.Path) (string, error) {
 	candidates := []string{beside.Outside(root, paths), root}
 	if d.Directory != "" {
+		if _, err := os.Stat(d.Directory); err != nil {
+			return "", fault.Wrap(err, fault.Usage, "make it, or set directory in [storage.btrfs] to one that exists", "keep snapshots of %s", root)
+		}
 		candidates = []string{d.Directory}
 	}
 	for _, candidate := range candidates {
@@ -116,38 +111,20 @@ func (d Driver) place(root string, paths []snap.Path) (string, error) {
 }
 
 // Snapshot cuts the subvolumes one after another.
-func (d Driver) Snapshot(ctx context.Context, name string, volumes []snap.Volume, metadata snap.Metadata) (set snap.Set, err error) {
-	defer func() {
-		if err != nil {
-			set, err = snap.Set{}, errors.Join(err, d.deleteAll(context.WithoutCancel(ctx), name, volumes))
-		}
-	}()
-	for _, volume := range volumes {
-		shelf := beside.Of(volume)
-		found, err := shelf.Find(name)
-		if err == nil && !found.Complete {
-			err = errors.Join(d.Delete(ctx, volume, name), snap.ErrNoSnapshot)
-		}
-		if errors.Is(err, snap.ErrNoSnapshot) {
-			found, err = cut(ctx, shelf, name, volume, metadata)
-		}
-		if err != nil {
-			return set, err
-		}
-		set.Snapshots = append(set.Snapshots, found)
-	}
-	set.Atomic = len(volumes) == 1
-	return set, nil
+func (d Driver) Snapshot(ctx context.Context, name string, volumes []snap.Volume, metadata snap.Metadata) (snap.Set, error) {
+	snapshots, err := maker(ctx).Snapshot(ctx, name, volumes, metadata)
+	return snap.Set{Snapshots: snapshots, Atomic: len(snapshots) == 1}, err
 }
 
-func cut(ctx context.Context, shelf beside.Shelf, name string, volume snap.Volume, metadata snap.Metadata) (snap.Snapshot, error) {
-	if err := shelf.Begin(name, metadata); err != nil {
-		return snap.Snapshot{}, err
+func maker(ctx context.Context) beside.Maker {
+	return beside.Maker{
+		Cut: func(volume snap.Volume, content string) error {
+			_, err := command.Run(ctx, []string{"btrfs", "subvolume", "snapshot", "-r", "--", volume.Root, content})
+			return err
+		},
+		// What a cancelled call has made is removed all the same.
+		Remove: func(content string) error { return deleteSubvolume(context.WithoutCancel(ctx), content) },
 	}
-	if _, err := command.Run(ctx, []string{"btrfs", "subvolume", "snapshot", "-r", "--", volume.Root, shelf.Content(name)}); err != nil {
-		return snap.Snapshot{}, err
-	}
-	return shelf.Cut(name, metadata)
 }
 
 // Commit makes the marks durable; the snapshots are since they were made, for
@@ -163,15 +140,7 @@ func (d Driver) List(_ context.Context, volumes []snap.Volume) ([]snap.Snapshot,
 
 // Delete removes the read-only snapshot.
 func (d Driver) Delete(ctx context.Context, volume snap.Volume, name string) error {
-	return beside.Of(volume).Delete(name, func(content string) error { return deleteSubvolume(ctx, content) })
-}
-
-func (d Driver) deleteAll(ctx context.Context, name string, volumes []snap.Volume) error {
-	var failures error
-	for _, volume := range volumes {
-		failures = errors.Join(failures, d.Delete(ctx, volume, name))
-	}
-	return failures
+	return maker(ctx).Delete(volume, name)
 }
 
 func deleteSubvolume(ctx context.Context, path string) error {
@@ -207,17 +176,25 @@ func (d Driver) Clone(ctx context.Context, snapshot snap.Snapshot, name, target 
 	if !near {
 		clone.ID = besideSnapshot(clone)
 	}
-	// A snapshot into a directory that exists would go below it.
-	if _, err := os.Lstat(clone.ID); err == nil {
-		return clone, fmt.Errorf("%s: %w", clone.ID, fs.ErrExist)
+	for _, path := range []string{target, clone.ID} {
+		// A snapshot into a directory that exists would go below it.
+		_, err := os.Lstat(path)
+		if err == nil {
+			err = fmt.Errorf("%s: %w", path, fs.ErrExist)
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			return clone, err
+		}
 	}
-	if _, err := command.Run(ctx, []string{"btrfs", "subvolume", "snapshot", "--", snapshot.ID, clone.ID}); err != nil {
-		return clone, err
-	}
-	if !near {
+	_, err = command.Run(ctx, []string{"btrfs", "subvolume", "snapshot", "--", snapshot.ID, clone.ID})
+	if err == nil && !near {
 		clone.Mount, err = mountOf(clone.ID)
 	}
-	return clone, err
+	if err != nil {
+		// What was stopped may have made it already.
+		return clone, errors.Join(err, deleteSubvolume(context.WithoutCancel(ctx), clone.ID))
+	}
+	return clone, nil
 }
 
 // mountOf is how to mount a subvolume elsewhere: by its number, since a path may
@@ -239,7 +216,7 @@ func mountOf(subvolume string) (*snap.Mount, error) {
 }
 
 // besideSnapshot is where a clone is kept whose target is on another file system.
-func besideSnapshot(clone snap.Clone) string { return clone.SnapshotID + "." + clone.Name }
+func besideSnapshot(clone snap.Clone) string { return clone.SnapshotID + "," + clone.Name }
 
 // Release removes the writable snapshot, wherever it is.
 func (d Driver) Release(ctx context.Context, clone snap.Clone) error {
@@ -256,6 +233,6 @@ func (d Driver) Release(ctx context.Context, clone snap.Clone) error {
 			return err
 		}
 	}
-	_ = os.Remove(filepath.Dir(kept)) // empty where the snapshot itself is gone
+	beside.Tidy(filepath.Dir(kept)) // the snapshot itself may be gone
 	return nil
 }

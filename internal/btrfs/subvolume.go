@@ -11,6 +11,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"pgsnap/internal/mount"
 )
 
 const (
@@ -74,14 +76,38 @@ func isSubvolume(path string) (bool, error) {
 // can't be reached, as below a bind mount of one of its directories.
 func subvolumeOf(path string) (string, error) {
 	for dir := path; ; dir = filepath.Dir(dir) {
-		root, err := isSubvolume(dir)
-		if err != nil || root {
-			return dir, err
-		}
-		if btrfs, err := onBtrfs(dir); err != nil || !btrfs || dir == "/" {
+		if btrfs, err := onBtrfs(dir); err != nil || !btrfs {
 			return "", err
 		}
+		root, err := isSubvolume(dir)
+		if err != nil {
+			return "", err
+		}
+		if root {
+			// What is mounted in between is not what the subvolume itself has there.
+			same, err := sameMount(path, dir)
+			if err != nil || !same {
+				return "", err
+			}
+			return dir, nil
+		}
+		if dir == "/" {
+			return "", nil
+		}
 	}
+}
+
+func sameMount(a, b string) (bool, error) {
+	table, err := mount.Read()
+	if err != nil {
+		return false, err
+	}
+	mountA, errA := table.Of(a)
+	mountB, errB := table.Of(b)
+	if err := errors.Join(errA, errB); err != nil {
+		return false, err
+	}
+	return mountA.ID == mountB.ID, nil
 }
 
 // subvolumeID is the number of the subvolume with that root.

@@ -11,6 +11,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -29,7 +30,7 @@ import (
 const Name = "reflink"
 
 const (
-	controlFile = "global/pg_control"
+	controlPath = "global/pg_control"
 	// A control file may be read while the server writes it; the next reading
 	// finds it whole.
 	controlTries = 20
@@ -51,6 +52,11 @@ func (d Driver) Info() snap.Info {
 // Resolve claims every path: each is a volume of its own, but for those that lie
 // in another.
 func (d Driver) Resolve(_ context.Context, paths []snap.Path) ([]snap.Volume, error) {
+	for _, path := range paths {
+		if _, err := os.Stat(path.Path); err != nil {
+			return nil, err
+		}
+	}
 	byLength := slices.Clone(paths)
 	slices.SortStableFunc(byLength, func(a, b snap.Path) int { return cmp.Compare(len(a.Path), len(b.Path)) })
 	var volumes []snap.Volume
@@ -64,6 +70,10 @@ func (d Driver) Resolve(_ context.Context, paths []snap.Path) ([]snap.Volume, er
 		if volume.Place == "" {
 			volume.Place = beside.Outside(path.Path, paths)
 		}
+		if slices.ContainsFunc(paths, func(p snap.Path) bool { return snap.IsBelow(volume.Place, p.Path) }) {
+			return nil, fault.New(fault.Usage, "set directory in [storage.reflink] to one outside of the cluster",
+				"%s, where snapshots of %s would be kept, is part of the cluster", volume.Place, path.Path)
+		}
 		if err := unix.Access(volume.Place, unix.W_OK|unix.X_OK); err != nil {
 			return nil, fault.Wrap(err, fault.Storage, "set directory in [storage.reflink] to one that pgsnap may write, best on the same file system",
 				"keep snapshots of %s in %s", path.Path, volume.Place)
@@ -74,43 +84,31 @@ func (d Driver) Resolve(_ context.Context, paths []snap.Path) ([]snap.Volume, er
 }
 
 // Snapshot copies the volumes, one after another.
-func (d Driver) Snapshot(ctx context.Context, name string, volumes []snap.Volume, metadata snap.Metadata) (set snap.Set, err error) {
-	defer func() {
-		if err != nil {
-			set, err = snap.Set{}, errors.Join(err, d.deleteAll(name, volumes))
-		}
-	}()
-	for _, volume := range volumes {
-		shelf := beside.Of(volume)
-		found, err := shelf.Find(name)
-		if err == nil && !found.Complete {
-			err = errors.Join(d.delete(volume, name), snap.ErrNoSnapshot)
-		}
-		if errors.Is(err, snap.ErrNoSnapshot) {
-			found, err = d.copy(ctx, shelf, name, volume, metadata)
-		}
-		if err != nil {
-			return set, err
-		}
-		set.Snapshots = append(set.Snapshots, found)
-	}
-	return set, nil
+func (d Driver) Snapshot(ctx context.Context, name string, volumes []snap.Volume, metadata snap.Metadata) (snap.Set, error) {
+	snapshots, err := maker(ctx).Snapshot(ctx, name, volumes, metadata)
+	return snap.Set{Snapshots: snapshots}, err
 }
 
-func (d Driver) copy(ctx context.Context, shelf beside.Shelf, name string, volume snap.Volume, metadata snap.Metadata) (snap.Snapshot, error) {
-	if err := shelf.Begin(name, metadata); err != nil {
-		return snap.Snapshot{}, err
+func maker(ctx context.Context) beside.Maker {
+	return beside.Maker{
+		Cut: func(volume snap.Volume, content string) error {
+			err := copyVolume(ctx, volume, content)
+			if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+				return fault.Wrap(err, fault.Storage, "make room there, or set directory in [storage.reflink] to a place that has it",
+					"copy %s to %s", volume.Root, volume.Place)
+			}
+			return err
+		},
+		Remove: os.RemoveAll, Gradual: true,
 	}
-	if err := copyVolume(ctx, volume, shelf.Content(name)); err != nil {
-		return snap.Snapshot{}, err
-	}
-	return shelf.Cut(name, metadata)
 }
 
 // copyVolume copies what a restored cluster needs of a volume, and pg_control
 // last, so that it is never older than a file that the server wrote before it.
 func copyVolume(ctx context.Context, volume snap.Volume, to string) error {
-	var control []string
+	if err := os.Mkdir(to, 0o700); err != nil {
+		return err
+	}
 	// inCluster turns a path below the volume into one below the data directory
 	// or tablespace that it belongs to.
 	inCluster := func(relative string) (snap.Role, string) {
@@ -125,54 +123,57 @@ func copyVolume(ctx context.Context, volume snap.Volume, to string) error {
 		return role, below
 	}
 	tree := treeCopy{
-		from: volume.Root, to: to,
+		from: volume.Root, to: to, changing: true,
 		skip: func(relative string) bool {
-			role, below := inCluster(relative)
-			if role == snap.DataDirectory && below == controlFile {
-				control = append(control, relative)
-				return true
-			}
+			_, below := inCluster(relative)
 			return pgctl.TransientFile(below) || filepath.Base(relative) == beside.Folder
 		},
 		skipContent: func(relative string) bool {
 			role, below := inCluster(relative)
 			return role == snap.WALDirectory || role == snap.DataDirectory && pgctl.TransientContent(below)
 		},
+		isControl: func(relative string) bool {
+			role, below := inCluster(relative)
+			return role == snap.DataDirectory && below == controlPath
+		},
 	}
-	if err := tree.run(ctx); err != nil {
-		return err
-	}
-	for _, relative := range control {
-		if err := copyControlFile(filepath.Join(volume.Root, relative), filepath.Join(to, relative)); err != nil {
-			return err
-		}
-	}
-	return nil
+	return tree.run(ctx)
 }
 
-func copyControlFile(from, to string) error {
+// copy copies the control file.
+func (c controlFile) copy(ctx context.Context) error {
 	var data []byte
-	var err error
-	for range controlTries {
-		if data, err = os.ReadFile(from); err != nil {
+	var info fs.FileInfo
+	for try := 0; ; try++ {
+		source, found, err := c.in.openFile(c.name)
+		if err != nil {
+			return err
+		}
+		info = found
+		data, err = io.ReadAll(source)
+		if err = errors.Join(err, source.Close()); err != nil {
 			return err
 		}
 		if _, err = pgctl.ParseControlFile(data); err == nil {
 			break
 		}
-		time.Sleep(controlPause)
+		if try == controlTries {
+			return fmt.Errorf("%s: %w", source.Name(), err)
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(controlPause):
+		}
 	}
-	if err != nil {
-		return fmt.Errorf("%s: %w", from, err)
-	}
-	info, err := os.Stat(from)
+	target, err := openIn(c.in.to, c.name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL)
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(to, data, 0o600); err != nil {
-		return err
+	if _, err = target.Write(data); err == nil {
+		err = own(target, info)
 	}
-	return own(to, info)
+	return errors.Join(err, target.Close())
 }
 
 // Commit flushes the file systems with the copies.
@@ -187,6 +188,9 @@ func (d Driver) Commit(_ context.Context, volumes []snap.Volume, set snap.Set, m
 
 func flush(path string) error {
 	handle, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%s: %w", path, snap.ErrNoSnapshot)
+	}
 	if err != nil {
 		return err
 	}
@@ -203,31 +207,27 @@ func (d Driver) List(_ context.Context, volumes []snap.Volume) ([]snap.Snapshot,
 }
 
 // Delete removes the copy.
-func (d Driver) Delete(_ context.Context, volume snap.Volume, name string) error {
-	return d.delete(volume, name)
-}
-
-func (d Driver) delete(volume snap.Volume, name string) error {
-	return beside.Of(volume).Delete(name, os.RemoveAll)
-}
-
-func (d Driver) deleteAll(name string, volumes []snap.Volume) error {
-	var failures error
-	for _, volume := range volumes {
-		failures = errors.Join(failures, d.delete(volume, name))
-	}
-	return failures
+func (d Driver) Delete(ctx context.Context, volume snap.Volume, name string) error {
+	return maker(ctx).Delete(volume, name)
 }
 
 // Clone copies the snapshot's files to target.
 func (d Driver) Clone(ctx context.Context, snapshot snap.Snapshot, name, target string) (snap.Clone, error) {
 	clone := snap.Clone{Driver: Name, Name: name, SnapshotID: snapshot.ID, Target: target, ID: target}
+	if err := context.Cause(ctx); err != nil {
+		return clone, err
+	}
 	if _, err := os.Stat(snapshot.ID); errors.Is(err, fs.ErrNotExist) {
 		return clone, fmt.Errorf("%s: %w", snapshot.ID, snap.ErrNoSnapshot)
 	}
-	none := func(string) bool { return false }
-	tree := treeCopy{from: snapshot.ID, to: target, skip: none, skipContent: none}
-	return clone, tree.run(ctx)
+	if err := os.Mkdir(target, 0o700); err != nil {
+		return clone, err
+	}
+	tree := treeCopy{from: snapshot.ID, to: target, skip: none, skipContent: none, isControl: none}
+	if err := tree.run(ctx); err != nil {
+		return clone, errors.Join(err, os.RemoveAll(target))
+	}
+	return clone, nil
 }
 
 // Release removes the copied files.
