@@ -13,6 +13,7 @@ import (
 	"pgsnap/internal/lvm"
 	"pgsnap/internal/reflink"
 	"pgsnap/internal/snap"
+	"pgsnap/internal/zfs"
 )
 
 const defaultConfig = config.DefaultPath
@@ -35,6 +36,7 @@ type app struct {
 	ctx      context.Context
 	line     *cli
 	out      io.Writer
+	errors   io.Writer
 	progress *progress
 }
 
@@ -54,6 +56,7 @@ func (a *app) load() (config.Config, catalog.Catalog, error) {
 func allDrivers(c config.Config) []snap.Driver {
 	return []snap.Driver{
 		lvmDriver(c.Storage.LVM),
+		zfs.Driver{Clones: c.Storage.ZFS.Clones},
 		btrfs.Driver{Directory: c.Storage.Btrfs.Directory},
 		reflink.Driver{Directory: c.Storage.Reflink.Directory},
 	}
@@ -71,6 +74,9 @@ func takingDrivers(c config.Config, name string) ([]snap.Driver, error) {
 		if known == name || name == config.AutoDriver && !privileged {
 			chosen = append(chosen, driver)
 		}
+	}
+	if name == btrfs.Name && os.Geteuid() != 0 {
+		return nil, fault.New(fault.Usage, "run pgsnap as root, or set driver = \"reflink\"", "driver btrfs needs root to remove snapshots again")
 	}
 	if len(chosen) == 0 {
 		return nil, fault.New(fault.Usage, "driver is one of: "+names, "there is no driver %q", name)

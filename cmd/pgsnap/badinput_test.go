@@ -48,7 +48,8 @@ func TestBadInput(t *testing.T) {
 		{"destination in the catalog", 2, []string{"catalog"}, []string{"restore", "latest", "--to", filepath.Join(tool.catalog, "main", "x")}},
 		{"unknown tablespace", 2, []string{"no tablespace at /nowhere"}, []string{"restore", "latest", "--to", lab.Path("x"), "--tablespace", "/nowhere=/else"}},
 		{"mapping not a mapping", 2, []string{"OLD=NEW"}, []string{"restore", "latest", "--to", lab.Path("x"), "--tablespace", "/nowhere"}},
-		{"no such port", 2, []string{"99999"}, []string{"restore", "latest", "--to", lab.Path("x"), "--start", "--port", "99999"}},
+		{"no such port", 2, []string{"99999"}, []string{"restore", "latest", "--to", lab.Path("x"), "--port", "99999"}},
+		{"list of no such cluster", 5, []string{`"other"`, "main"}, []string{"list", "--cluster", "other"}},
 		{"release of no copy", 5, []string{"no copy"}, []string{"release", lab.Path("x")}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -57,6 +58,9 @@ func TestBadInput(t *testing.T) {
 		})
 	}
 	tool.t = t
+	if clones := tool.run("clones", "--json"); strings.TrimSpace(clones.stdout) != "[]" {
+		t.Errorf("clones --json: %q", clones.stdout)
+	}
 	if backups := tool.list(); len(backups) != 1 || backups[0].Status != snap.Complete {
 		t.Errorf("the catalog has changed: %v", backups)
 	}

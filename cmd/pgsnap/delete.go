@@ -27,47 +27,56 @@ func (c *deleteCommand) Run(a *app) error {
 	}
 	gone := []deleted{}
 	for _, id := range c.ID {
-		if id == "latest" {
-			return fault.New(fault.Usage, "pgsnap list shows the ids", "delete takes ids, not %q", id)
-		}
-		backup, err := store.Find(a.line.Cluster, id)
-		if err != nil {
-			return err
-		}
-		if err := c.delete(a, loaded, store, backup); err != nil {
-			return err
+		var backup *snap.Backup
+		if backup, err = c.delete(a, loaded, store, id); err != nil {
+			break // what was deleted before is still told
 		}
 		gone = append(gone, deleted{backup.ID, backup.Cluster})
 		if !a.line.JSON {
 			a.printf("deleted %s of cluster %s\n", backup.ID, backup.Cluster)
 		}
 	}
-	if a.line.JSON {
-		return a.printJSON(gone)
+	if a.line.JSON && (len(gone) > 0 || err == nil) {
+		err = errors.Join(err, a.printJSON(gone))
 	}
-	return nil
+	return err
 }
 
-func (c *deleteCommand) delete(a *app, loaded config.Config, store catalog.Catalog, backup *snap.Backup) error {
+func (c *deleteCommand) delete(a *app, loaded config.Config, store catalog.Catalog, id string) (*snap.Backup, error) {
+	if id == "latest" {
+		return nil, fault.New(fault.Usage, "pgsnap list shows the ids", "delete takes ids, not %q", id)
+	}
+	backup, err := a.find(loaded, store, id)
+	if err != nil {
+		return nil, err
+	}
 	record, err := store.Open(backup)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer record.Close()
-	drivers := allDrivers(loaded)
-	if failures := snap.MarkLost(a.ctx, []*snap.Backup{backup}, drivers); len(failures) > 0 {
-		return errors.Join(failures...)
-	}
 	if backup.Status == snap.Lost && !c.Lost {
-		return fault.New(fault.Storage, "if their file system is only not mounted, mount it; if they are gone for good: pgsnap delete --lost "+backup.ID,
-			"snapshots of backup %s are not where they were made", backup.ID)
+		return nil, fault.New(fault.Storage, "if their file system is only not mounted, mount it; if they are gone for good: pgsnap delete --lost "+id,
+			"snapshots of backup %s are not where they were made", id)
 	}
+	return backup, c.remove(a, allDrivers(loaded), record, backup)
+}
+
+// remove removes the snapshots, and then the record. A complete backup of which
+// nothing could be removed stays complete.
+func (c *deleteCommand) remove(a *app, drivers []snap.Driver, record *catalog.Record, backup *snap.Backup) error {
+	before := backup.Status
 	backup.Status = snap.Deleting
 	if err := record.Save(backup); err != nil {
 		return err
 	}
-	if err := snap.DeleteSnapshots(a.ctx, backup, drivers); err != nil {
+	err := snap.DeleteSnapshots(a.ctx, backup, drivers)
+	if err == nil {
+		return record.Remove()
+	}
+	backup.Status = before
+	if before != snap.Complete || len(snap.MarkLost(a.ctx, []*snap.Backup{backup}, drivers)) > 0 || backup.Status != snap.Complete {
 		return err
 	}
-	return record.Remove()
+	return errors.Join(err, record.Save(backup))
 }

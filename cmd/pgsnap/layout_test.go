@@ -173,6 +173,93 @@ func TestDebianLayout(t *testing.T) {
 	}
 }
 
+// TestNestedWAL: pg_wal and log are subvolumes nested in the data directory's,
+// which a snapshot holds only as stubs that nothing can be made in.
+func TestNestedWAL(t *testing.T) {
+	lab := pgtest.New(t)
+	fs := pgtest.Mount(t, lab, "btrfs", 2048)
+	data, err := lab.Subvolume(t.Context(), fs, "data")
+	pgtest.Check(t, err)
+	cluster, err := lab.NewCluster(t.Context(), pgtest.NeedServer(t, "18"), pgtest.Options{
+		DataDir: data, Fsync: true, Settings: map[string]string{"logging_collector": "on", "log_directory": "log"},
+	})
+	pgtest.Check(t, err)
+	output, err := exec.Command("cp", "-a", filepath.Join(data, "pg_wal"), filepath.Join(fs.Dir, "wal")).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, output)
+	}
+	pgtest.Check(t, os.RemoveAll(filepath.Join(data, "pg_wal")))
+	for _, name := range []string{"data/pg_wal", "data/log"} {
+		_, err := lab.Subvolume(t.Context(), fs, name)
+		pgtest.Check(t, err)
+	}
+	output, err = exec.Command("cp", "-a", filepath.Join(fs.Dir, "wal")+"/.", filepath.Join(data, "pg_wal")).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, output)
+	}
+	pgtest.Check(t, cluster.Start(t.Context()))
+	pgtest.Load(t, cluster, pgtest.BenchOptions{})
+	tool := newTool(t, lab, cluster.DSN(), "auto")
+	backup := tool.take()
+	if len(backup.Volumes) != 2 || !backup.Volumes[0].Holds(snap.WALDirectory) {
+		t.Errorf("volumes: %+v", backup.Volumes)
+	}
+	copy := tool.restore(backup.ID, filepath.Join(fs.Dir, "copy"))
+	checkBalances(t, copy)
+	copy.touchesNothingIn(t, data)
+}
+
+// TestEncoding: a database whose encoding is not UTF-8, and a cluster of which
+// restore's latest passes over the lost ones.
+func TestEncoding(t *testing.T) {
+	lab := pgtest.New(t)
+	cluster := pgtest.Start(t, lab, pgtest.NeedServer(t, "15"), pgtest.Options{
+		DataDir: lab.Path("site", "data"), InitdbArgs: []string{"--encoding=LATIN1"}, FreshIdentity: true,
+	})
+	tool := newTool(t, lab, cluster.DSN(), "auto")
+	backup := tool.take("--label", "größer")
+	if backup.Label != "größer" {
+		t.Errorf("label %q", backup.Label)
+	}
+	lost := tool.take()
+	pgtest.Check(t, os.RemoveAll(lost.Snapshots[0].ID))
+	copy := tool.restore("latest", lab.Path("copy"))
+	if copy.Backup != backup.ID {
+		t.Errorf("latest is %s, want %s", copy.Backup, backup.ID)
+	}
+	// A copy that was moved away is not taken apart.
+	pgtest.Check(t, copy.Stop(t.Context(), pgtest.Fast))
+	pgtest.Check(t, os.Rename(copy.DataDirectory, lab.Path("moved")))
+	tool.fails(4, []string{"release --keep"}, "release", copy.Destination)
+	tool.must(nil, "release", "--keep", copy.Destination)
+	tool.fails(5, []string{"no copy"}, "release", copy.Destination)
+	pgtest.Check(t, os.RemoveAll(copy.Destination))
+}
+
+// TestOwnFileSystem: a data directory that is a mount point would be copied in
+// full to another file system, so the place must be named.
+func TestOwnFileSystem(t *testing.T) {
+	lab := pgtest.New(t)
+	fs := pgtest.Mount(t, lab, "xfs", 600)
+	cluster := pgtest.Start(t, lab, pgtest.NeedServer(t, "17"), pgtest.Options{DataDir: fs.Dir})
+	tool := newTool(t, lab, cluster.DSN(), "auto")
+	tool.fails(4, []string{fs.Dir, "[storage.reflink]"}, "take")
+	place, err := lab.Mkdir(lab.Path("snapshots"))
+	pgtest.Check(t, err)
+	text, err := os.ReadFile(tool.config)
+	pgtest.Check(t, err)
+	pgtest.Check(t, os.WriteFile(tool.config, fmt.Appendf(text, "[storage.reflink]\ndirectory = %q\n", place), 0o600))
+	backup := tool.take()
+	checkStarts(t, tool.restore(backup.ID, lab.Path("copy")))
+}
+
+func checkStarts(t *testing.T, copy restored) {
+	t.Helper()
+	if recovering := pgtest.Query(t, copy.Instance, "SELECT pg_is_in_recovery()::text"); recovering != "false" {
+		t.Errorf("the copy is in recovery: %s", recovering)
+	}
+}
+
 // TestLostSnapshot: a snapshot that somebody removed is seen by list and named by
 // restore.
 func TestLostSnapshot(t *testing.T) {
@@ -186,7 +273,7 @@ func TestLostSnapshot(t *testing.T) {
 	if listed := tool.list(); listed[0].Status != snap.Lost {
 		t.Errorf("the backup is listed as %s", listed[0].Status)
 	}
-	tool.fails(4, []string{backup.ID, "lost", "pgsnap delete"}, "restore", backup.ID, "--to", s.lab.Path("copy"))
+	tool.fails(4, []string{backup.ID, "lost"}, "restore", backup.ID, "--to", s.lab.Path("copy"))
 	if _, err := os.Lstat(s.lab.Path("copy")); err == nil {
 		t.Error("a destination is left behind")
 	}

@@ -1,10 +1,12 @@
 package main
 
 import (
+	"errors"
 	"fmt"
-	"os"
-	"slices"
 
+	"pgsnap/internal/catalog"
+	"pgsnap/internal/config"
+	"pgsnap/internal/fault"
 	"pgsnap/internal/snap"
 )
 
@@ -19,15 +21,40 @@ func (c *listCommand) Run(a *app) error {
 	if err != nil {
 		return err
 	}
-	failures := snap.MarkLost(a.ctx, backups, allDrivers(loaded))
+	if len(backups) == 0 && a.line.Cluster != "" {
+		if _, _, err := loaded.Cluster(a.line.Cluster); err != nil {
+			return err
+		}
+	}
+	a.markLost(loaded, backups)
+	if err := a.printBackups(store, backups); err != nil {
+		return err
+	}
+	var unreadable error
 	for _, problem := range problems {
-		failures = append(failures, fmt.Errorf("unreadable record %s: %w", problem.Path, problem.Err))
+		unreadable = errors.Join(unreadable, fault.Wrap(problem.Err, fault.Storage, "see what is in it, and move it out of the catalog", "unreadable record %s", problem.Path))
 	}
-	for _, failure := range failures {
-		fmt.Fprintf(os.Stderr, "pgsnap: warning: %v\n", failure)
+	return unreadable
+}
+
+// markLost sees which backups are lost; where the storage can't be asked it warns.
+func (a *app) markLost(loaded config.Config, backups []*snap.Backup) {
+	for _, failure := range snap.MarkLost(a.ctx, backups, allDrivers(loaded)) {
+		fmt.Fprintf(a.errors, "pgsnap: warning: %v\n", failure)
 	}
+}
+
+// find is store.Find with the storage's word on what is lost.
+func (a *app) find(loaded config.Config, store catalog.Catalog, id string) (*snap.Backup, error) {
+	return store.Find(a.line.Cluster, id, func(backups []*snap.Backup) { a.markLost(loaded, backups) })
+}
+
+func (a *app) printBackups(store catalog.Catalog, backups []*snap.Backup) error {
 	if a.line.JSON {
-		return a.printJSON(slices.Concat([]*snap.Backup{}, backups)) // [] rather than null
+		if backups == nil {
+			backups = []*snap.Backup{} // [] rather than null
+		}
+		return a.printJSON(backups)
 	}
 	if len(backups) == 0 {
 		a.printf("no backups in %s\n", store.Root())
@@ -54,12 +81,9 @@ func (c *showCommand) Run(a *app) error {
 	if err != nil {
 		return err
 	}
-	backup, err := store.Find(a.line.Cluster, c.ID)
+	backup, err := a.find(loaded, store, c.ID)
 	if err != nil {
 		return err
-	}
-	for _, failure := range snap.MarkLost(a.ctx, []*snap.Backup{backup}, allDrivers(loaded)) {
-		fmt.Fprintf(os.Stderr, "pgsnap: warning: %v\n", failure)
 	}
 	if a.line.JSON {
 		return a.printJSON(backup)

@@ -27,7 +27,8 @@ type cli struct {
 	List    listCommand    `cmd:"" help:"List the backups."`
 	Show    showCommand    `cmd:"" help:"Show one backup."`
 	Restore restoreCommand `cmd:"" help:"Restore a backup into a directory."`
-	Release releaseCommand `cmd:"" help:"Remove a restored copy."`
+	Clones  clonesCommand  `cmd:"" help:"List the restored copies."`
+	Release releaseCommand `cmd:"" help:"Remove a restored copy, or keep it for good."`
 	Delete  deleteCommand  `cmd:"" help:"Delete backups with their snapshots."`
 	Version versionCommand `cmd:"" help:"Print the version."`
 	LVMHold lvmHoldCommand `cmd:"" name:"lvm-hold" hidden:""`
@@ -67,7 +68,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if err != nil {
 		return report(stderr, fault.Wrap(err, fault.Usage, "pgsnap "+commandOf(err)+"--help shows what there is", ""))
 	}
-	app := &app{ctx: ctx, line: &line, out: stdout, progress: newProgress(stderr)}
+	app := &app{ctx: ctx, line: &line, out: stdout, errors: stderr, progress: newProgress(stderr)}
 	err = parsed.Run(app)
 	app.progress.clear()
 	if err != nil && ctx.Err() != nil && !errors.Is(err, context.Canceled) {

@@ -27,7 +27,7 @@ func (c *restoreCommand) Run(a *app) error {
 	if err != nil {
 		return err
 	}
-	backup, err := store.Find(a.line.Cluster, c.ID)
+	backup, err := a.find(loaded, store, c.ID)
 	if err != nil {
 		return err
 	}
@@ -53,7 +53,7 @@ func (a *app) printCopy(r *restore.Result) {
 	for _, tablespace := range r.Tablespaces {
 		tablespaces = append(tablespaces, fmt.Sprintf("%s  %s  →  %s", tablespace.Name, tablespace.Old, tablespace.New))
 	}
-	state := "not started; start it with: " + startCommand(r)
+	state := "not started; start it with: " + r.StartCommand()
 	if r.PID != 0 {
 		state = fmt.Sprintf("accepts connections, process %d, timeline %d", r.PID, r.Timeline)
 	}
@@ -65,35 +65,17 @@ func (a *app) printCopy(r *restore.Result) {
 		{"data", r.DataDirectory},
 		{"tablespaces", strings.Join(tablespaces, "\n")},
 		{"server", state},
-		{"connect", fmt.Sprintf("psql -h %s -p %d", shellQuote(r.SocketDirectory), r.Port)},
+		{"connect", r.ConnectCommand()},
 		{"log", r.Log},
 		{"isolated", isolated},
 		{"time", secondsText(r.Seconds["total"])},
-		{"remove", "pgsnap release " + shellQuote(r.Destination)},
+		{"remove", r.ReleaseCommand()},
 	})
 }
 
-func startCommand(r *restore.Result) string {
-	program := "pg_ctl"
-	if r.BinDirectory != "" {
-		program = r.BinDirectory + "/pg_ctl"
-	}
-	return fmt.Sprintf("%s start -D %s -l %s", shellQuote(program), shellQuote(r.DataDirectory), shellQuote(r.Log))
-}
-
-// shellQuote makes a word that people can paste into a shell.
-func shellQuote(word string) string {
-	plain := strings.IndexFunc(word, func(r rune) bool {
-		return !strings.ContainsRune("/._-+:=@%", r) && (r < '0' || r > '9') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z')
-	}) < 0
-	if plain && word != "" {
-		return word
-	}
-	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
-}
-
 type releaseCommand struct {
-	Dir string `arg:"" help:"Directory that was given to restore --to."`
+	Dir  string `arg:"" help:"Directory that was given to restore --to."`
+	Keep bool   `help:"Keep the copy and forget it: it is yours from then on."`
 }
 
 func (c *releaseCommand) Run(a *app) error {
@@ -102,13 +84,43 @@ func (c *releaseCommand) Run(a *app) error {
 		return err
 	}
 	restorer := restore.Restorer{Catalog: store, Drivers: allDrivers(loaded), Progress: a.progress.show}
-	released, err := restorer.Release(a.ctx, c.Dir)
+	released, err := restorer.Release(a.ctx, c.Dir, c.Keep)
 	if err != nil {
 		return err
 	}
 	if a.line.JSON {
 		return a.printJSON(released)
 	}
+	if c.Keep {
+		a.printf("%s is no longer pgsnap's\n", released.Destination)
+		return nil
+	}
 	a.printf("released %s\n", released.Destination)
+	return nil
+}
+
+type clonesCommand struct{}
+
+func (c *clonesCommand) Run(a *app) error {
+	_, store, err := a.load()
+	if err != nil {
+		return err
+	}
+	clones, err := restore.Restorer{Catalog: store}.Clones()
+	if err != nil {
+		return err
+	}
+	if a.line.JSON {
+		return a.printJSON(clones)
+	}
+	if len(clones) == 0 {
+		a.printf("no restored copies\n")
+		return nil
+	}
+	rows := [][]string{{"DESTINATION", "CLUSTER", "BACKUP", "RESTORED", "STATE"}}
+	for _, clone := range clones {
+		rows = append(rows, []string{clone.Destination, clone.Cluster, clone.Backup, timeText(clone.CreatedAt), clone.State})
+	}
+	a.table(rows)
 	return nil
 }

@@ -93,7 +93,7 @@ func (a *app) printBackup(b *snap.Backup, withSnapshots bool) {
 		captured = fmt.Sprintf("%s to %s on timeline %d; %s captured, %s stored", b.StartLSN, b.StopLSN, b.Timeline, bytesText(b.WAL.Bytes), bytesText(b.WAL.StoredBytes))
 	}
 	if b.Status == snap.Complete {
-		instant = "one after another, whole by their WAL"
+		instant = "not at one instant, whole by its WAL"
 		if b.Atomic {
 			instant = "at one instant"
 		}

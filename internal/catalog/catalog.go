@@ -142,18 +142,25 @@ func (c Catalog) directories(parent string, pattern *regexp.Regexp) ([]string, e
 }
 
 // Find returns a backup by its id, or by "latest": the newest complete one. An
-// empty cluster looks in all.
-func (c Catalog) Find(cluster, id string) (*snap.Backup, error) {
+// empty cluster looks in all. What is complete, mark has the last word on.
+func (c Catalog) Find(cluster, id string, mark func([]*snap.Backup)) (*snap.Backup, error) {
 	backups, problems, err := c.List(cluster)
 	if err != nil {
 		return nil, err
 	}
 	slices.Reverse(backups)
-	if id == "latest" && cluster == "" && slices.ContainsFunc(backups, func(b *snap.Backup) bool { return b.Cluster != backups[0].Cluster }) {
-		return nil, fault.New(fault.Usage, "name the cluster with --cluster", "there are backups of several clusters in %s", c.root)
+	if id == "latest" {
+		if cluster == "" && slices.ContainsFunc(backups, func(b *snap.Backup) bool { return b.Cluster != backups[0].Cluster }) {
+			return nil, fault.New(fault.Usage, "name the cluster with --cluster", "there are backups of several clusters in %s", c.root)
+		}
+		mark(backups)
 	}
 	for _, backup := range backups {
-		if backup.ID == id || id == "latest" && backup.Status == snap.Complete {
+		if id == "latest" && backup.Status == snap.Complete {
+			return backup, nil
+		}
+		if backup.ID == id {
+			mark([]*snap.Backup{backup})
 			return backup, nil
 		}
 	}

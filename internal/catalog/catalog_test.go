@@ -24,7 +24,7 @@ func TestNothing(t *testing.T) {
 		t.Errorf("listed: %s", got)
 	}
 	for _, id := range []string{"latest", firstID, "", "x"} {
-		if _, err := c.Find("", id); fault.KindOf(err) != fault.NotFound || fault.HintOf(err) == "" || !strings.Contains(err.Error(), c.Root()) {
+		if _, err := c.Find("", id, func([]*snap.Backup) {}); fault.KindOf(err) != fault.NotFound || fault.HintOf(err) == "" || !strings.Contains(err.Error(), c.Root()) {
 			t.Errorf("finding %q: %v (%s)", id, err, fault.HintOf(err))
 		}
 	}
@@ -55,7 +55,7 @@ func TestBackup(t *testing.T) {
 	pgtest.Check(t, record.Save(backup))
 	record.Close()
 
-	found, err := c.Find("main", firstID)
+	found, err := c.Find("main", firstID, func([]*snap.Backup) {})
 	if err != nil || !reflect.DeepEqual(found, backup) {
 		t.Errorf("found %+v, %v, want %+v", found, err, backup)
 	}
@@ -115,7 +115,7 @@ func TestListAndFind(t *testing.T) {
 	keep(t, c, newest, "main", snap.Failed, began)
 	keep(t, c, older, "main", snap.Complete, began.Add(-24*time.Hour))
 	keep(t, c, oldest, "main", snap.Complete, began.Add(-48*time.Hour))
-	if found, err := c.Find("", "latest"); err != nil || found.ID != older {
+	if found, err := c.Find("", "latest", func([]*snap.Backup) {}); err != nil || found.ID != older {
 		t.Errorf("the latest of the only cluster is %+v, %v", found, err)
 	}
 	keep(t, c, foreign, "other", snap.Complete, began.Add(24*time.Hour))
@@ -143,7 +143,7 @@ func TestListAndFind(t *testing.T) {
 		"a beginning":     {"main", "20261120", "", fault.NotFound},
 		"unknown":         {"main", "20261120-080910-ffff", "", fault.NotFound},
 	} {
-		found, err := c.Find(test.cluster, test.id)
+		found, err := c.Find(test.cluster, test.id, func([]*snap.Backup) {})
 		if fault.KindOf(err) != test.kind || (err == nil) != (test.want != "") || err == nil && found.ID != test.want {
 			t.Errorf("%s: %+v, %v", name, found, err)
 		}
@@ -230,10 +230,10 @@ func TestUnreadable(t *testing.T) {
 			if len(problems) != 1 || !strings.Contains(problems[0].Err.Error(), test.want) || !strings.Contains(problems[0].Err.Error(), "backup.json") {
 				t.Errorf("problems %v, want %q", problems, test.want)
 			}
-			if _, err := c.Find("main", firstID); fault.KindOf(err) != fault.Storage || !strings.Contains(err.Error(), firstID) {
+			if _, err := c.Find("main", firstID, func([]*snap.Backup) {}); fault.KindOf(err) != fault.Storage || !strings.Contains(err.Error(), firstID) {
 				t.Errorf("finding it: %v", err)
 			}
-			if found, err := c.Find("main", "latest"); err != nil || found.ID != other {
+			if found, err := c.Find("main", "latest", func([]*snap.Backup) {}); err != nil || found.ID != other {
 				t.Errorf("finding the latest: %+v, %v", found, err)
 			}
 		})
@@ -261,7 +261,7 @@ func TestTraversal(t *testing.T) {
 		if catalog.ValidCluster(cluster) {
 			t.Errorf("%q is a cluster's name", cluster)
 		}
-		if _, err := c.Find(cluster, firstID); fault.KindOf(err) != fault.NotFound {
+		if _, err := c.Find(cluster, firstID, func([]*snap.Backup) {}); fault.KindOf(err) != fault.NotFound {
 			t.Errorf("found in cluster %q: %v", cluster, err)
 		}
 		if backups, problems, err := c.List(cluster); len(backups)+len(problems) > 0 || err != nil {
@@ -275,7 +275,7 @@ func TestTraversal(t *testing.T) {
 		}
 	}
 	for _, id := range []string{"../main/" + firstID, "../../two/main/" + firstID, "..", ".", "", "/", firstID + "/", firstID + "/../" + firstID, "x"} {
-		if _, err := c.Find("main", id); fault.KindOf(err) != fault.NotFound {
+		if _, err := c.Find("main", id, func([]*snap.Backup) {}); fault.KindOf(err) != fault.NotFound {
 			t.Errorf("found %q: %v", id, err)
 		}
 		if _, err := c.Begin(newBackup(id, "main", began)); err == nil {

@@ -37,6 +37,10 @@ type Copy struct {
 	// Before is who owned a destination that was there before, to be given back.
 	Before *Owner       `json:"before,omitempty"`
 	Clones []snap.Clone `json:"clones"`
+	// Complete: the data directory was made ready, so that it must be there.
+	Complete bool `json:"complete"`
+	// BinDirectory holds the programs of its server, if they were found.
+	BinDirectory string `json:"bin_directory,omitempty"`
 	// Links and Directories were made outside of the destination.
 	Links       []string `json:"links,omitempty"`
 	Directories []string `json:"directories,omitempty"`

@@ -70,7 +70,7 @@ func TestFullDisk(t *testing.T) {
 // keptAs is the backup as it is on disk.
 func keptAs(t *testing.T, c catalog.Catalog) *snap.Backup {
 	t.Helper()
-	backup, err := c.Find("main", firstID)
+	backup, err := c.Find("main", firstID, func([]*snap.Backup) {})
 	pgtest.Check(t, err)
 	return backup
 }

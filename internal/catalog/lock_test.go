@@ -55,7 +55,7 @@ func TestKilledTaker(t *testing.T) {
 	if got := listed(t, c, "main"); got != firstID+" taking" {
 		t.Errorf("while the taker lives: %s", got)
 	}
-	backup, err := c.Find("main", firstID)
+	backup, err := c.Find("main", firstID, func([]*snap.Backup) {})
 	pgtest.Check(t, err)
 	_, err = c.Open(backup)
 	assertBusy(t, "deleting it while it is taken", err)
@@ -84,7 +84,7 @@ func TestKilledDeleter(t *testing.T) {
 	if got := listed(t, c, "main"); got != firstID+" deleting" {
 		t.Errorf("while the deleter lives: %s", got)
 	}
-	if found, err := c.Find("main", "latest"); err == nil {
+	if found, err := c.Find("main", "latest", func([]*snap.Backup) {}); err == nil {
 		t.Errorf("the latest is %+v", found)
 	}
 	deleter.kill()

@@ -50,7 +50,7 @@ func play(role string, c catalog.Catalog) error {
 		_, err := c.Begin(newBackup(firstID, "main", began))
 		return err
 	case "deleting":
-		backup, err := c.Find("main", firstID)
+		backup, err := c.Find("main", firstID, func([]*snap.Backup) {})
 		if err != nil {
 			return err
 		}
@@ -61,7 +61,7 @@ func play(role string, c catalog.Catalog) error {
 		backup.Status = snap.Deleting
 		return record.Save(backup)
 	case "restoring":
-		backup, err := c.Find("main", firstID)
+		backup, err := c.Find("main", firstID, func([]*snap.Backup) {})
 		if err == nil {
 			_, err = c.LockShared(backup)
 		}

@@ -58,6 +58,7 @@ type Storage struct {
 	Reflink Directory `toml:"reflink"`
 	Btrfs   Directory `toml:"btrfs"`
 	LVM     LVM       `toml:"lvm"`
+	ZFS     ZFS       `toml:"zfs"`
 }
 
 // Directory is where a driver keeps snapshots, if not beside the volumes.
@@ -123,7 +124,7 @@ func Parse(text string) (Config, error) {
 		}
 		config.Clusters[name] = cluster
 	}
-	if err := config.Storage.LVM.check(); err != nil {
+	if err := errors.Join(config.Storage.LVM.check(), config.Storage.ZFS.check()); err != nil {
 		return config, err
 	}
 	return config, config.checkPaths()

@@ -75,6 +75,8 @@ size = "20%ORIGIN"
 max_data_percent = 80
 max_metadata_percent = 75.5
 instant = true
+[storage.zfs]
+clones = "tank/copies"
 `
 
 func TestEveryKey(t *testing.T) {
@@ -87,6 +89,7 @@ func TestEveryKey(t *testing.T) {
 		Storage: config.Storage{
 			Reflink: config.Directory{Directory: "/srv/snapshots"}, Btrfs: config.Directory{Directory: "/pool/snapshots"},
 			LVM: config.LVM{Size: "20%ORIGIN", MaxDataPercent: 80, MaxMetadataPercent: 75.5, Instant: true},
+			ZFS: config.ZFS{Clones: "tank/copies"},
 		},
 	}
 	if got := parse(t, everyKey); !reflect.DeepEqual(got, want) {
@@ -211,6 +214,9 @@ func TestRefused(t *testing.T) {
 		"[storage.lvm]\nmax_data_percent = 101":              `storage.lvm.max_data_percent is from 1 to 100, not 101`,
 		"[storage.lvm]\nmax_data_percent = nan":              `storage.lvm.max_data_percent`,
 		"[storage.lvm]\nmax_metadata_percent = -1":           `storage.lvm.max_metadata_percent`,
+		"[storage.zfs]\nclones = '/tank/copies'":             `storage.zfs.clones is a dataset such as tank/copies, not "/tank/copies"`,
+		"[storage.zfs]\nclones = 'tank@now'":                 `storage.zfs.clones`,
+		"[storage.zfs]\nclones = 'tank/'":                    `storage.zfs.clones`,
 		"[cluster.main]\nmode = 'exclusiv'":                  `cluster main: mode is auto, non-exclusive or exclusive, not "exclusiv"`,
 		"[cluster.main]\nmode = 'Auto'":                      `not "Auto"`,
 		"[cluster.\"../etc\"]\n":                             `cluster "../etc": a name has`,

@@ -46,6 +46,7 @@ func open(ctx context.Context, dsn string) (*pgx.Conn, error) {
 		config.ConnectTimeout = connectTimeout
 	}
 	config.RuntimeParams["application_name"] = "pgsnap"
+	config.RuntimeParams["client_encoding"] = "UTF8" // which a database in another encoding does not give by itself
 	// The simple protocol: nothing is prepared, so any server and any login
 	// path takes it.
 	config.DefaultQueryExecMode = pgx.QueryExecModeSimpleProtocol

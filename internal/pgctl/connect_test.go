@@ -231,12 +231,13 @@ func TestNoServer(t *testing.T) {
 	}
 }
 
-func TestStoppedServer(t *testing.T) {
-	cluster := pgtest.Start(t, pgtest.New(t), pgtest.NeedServer(t, "18"), pgtest.Options{})
-	pgtest.Check(t, cluster.Stop(t.Context(), pgtest.Immediate))
+func testStopped(t *testing.T, cluster *pgtest.Cluster) {
 	_, err := Connect(t.Context(), cluster.DSN())
 	if fault.KindOf(err) != fault.Server || !strings.Contains(fault.HintOf(err), "is the server running") {
 		t.Errorf("error is %v (%s)", err, fault.HintOf(err))
+	}
+	if running, err := Running(cluster.DataDir); err != nil || running {
+		t.Errorf("it runs: %v, %v", running, err)
 	}
 }
 
@@ -261,10 +262,9 @@ func TestOtherHost(t *testing.T) {
 	pgtest.Check(t, here.checkHost())
 }
 
-// TestWeakUser: a user who may not read where the data directory is.
-func TestWeakUser(t *testing.T) {
-	cluster := pgtest.Start(t, pgtest.New(t), pgtest.NeedServer(t, "18"), pgtest.Options{})
-	pgtest.Exec(t, cluster, "CREATE ROLE weak LOGIN REPLICATION; CREATE ROLE reader LOGIN IN ROLE pg_read_all_settings")
+// testWeakUser: a user who may not read where the data directory is.
+func testWeakUser(t *testing.T, cluster *pgtest.Cluster) {
+	write(t, cluster, "CREATE ROLE weak LOGIN REPLICATION", "CREATE ROLE reader LOGIN IN ROLE pg_read_all_settings")
 	as := func(user string) string {
 		return fmt.Sprintf("host=%s port=%d user=%s dbname=postgres", cluster.SocketDir, cluster.Port, user)
 	}
@@ -283,7 +283,7 @@ func TestWeakUser(t *testing.T) {
 	if fault.KindOf(err) != fault.Server || !strings.Contains(fault.HintOf(err), "EXECUTE") {
 		t.Errorf("reader: %v (%s)", err, fault.HintOf(err))
 	}
-	pgtest.Exec(t, cluster, "GRANT EXECUTE ON FUNCTION pg_backup_start, pg_backup_stop TO reader")
+	write(t, cluster, "GRANT EXECUTE ON FUNCTION pg_backup_start, pg_backup_stop TO reader")
 	granted, err := Connect(t.Context(), as("reader"))
 	pgtest.Check(t, err)
 	defer granted.Close()

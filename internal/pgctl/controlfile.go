@@ -1,7 +1,6 @@
 package pgctl
 
 import (
-	"bytes"
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
@@ -35,8 +34,7 @@ const (
 )
 
 const (
-	controlFileSize = 8192 // PG_CONTROL_FILE_SIZE
-	// A control file that changes while it is read is read again.
+	controlFileSize  = 8192 // PG_CONTROL_FILE_SIZE
 	controlFileReads = 10
 	controlFilePause = 10 * time.Millisecond
 )
@@ -59,11 +57,10 @@ var controlLayouts = map[uint32]controlLayout{
 
 // ReadControlFile reads the control file of a data directory. Not every file
 // system keeps a reader from seeing half of what a running server writes, so one
-// that looks damaged is read until it stays the same (get_controlfile in
-// controldata_utils.c does so too).
+// that looks damaged is read again before it is believed to be (get_controlfile
+// in controldata_utils.c does so too).
 func ReadControlFile(dataDirectory string) (ControlFile, error) {
 	path := filepath.Join(dataDirectory, "global", "pg_control")
-	var before []byte
 	for reads := 1; ; reads++ {
 		data, err := os.ReadFile(path)
 		if err != nil {
@@ -73,10 +70,9 @@ func ReadControlFile(dataDirectory string) (ControlFile, error) {
 		if err == nil {
 			return control, nil
 		}
-		if reads == controlFileReads || bytes.Equal(data, before) {
+		if reads == controlFileReads {
 			return control, fmt.Errorf("%s: %w", path, err)
 		}
-		before = data
 		time.Sleep(controlFilePause)
 	}
 }

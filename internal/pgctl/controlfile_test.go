@@ -152,7 +152,7 @@ func TestControlFileBeingWritten(t *testing.T) {
 	<-stopped
 }
 
-// A damaged one that stays as it is is refused soon.
+// A damaged one that stays as it is is refused.
 func TestDamagedControlFile(t *testing.T) {
 	dir := t.TempDir()
 	pgtest.Check(t, os.Mkdir(filepath.Join(dir, "global"), 0o700))

@@ -210,35 +210,49 @@ func TestDefaultLabel(t *testing.T) {
 }
 
 // FuzzBackupLabel looks for a text that passes although it could be read in
-// another way: every accepted one is rebuilt from what was read.
+// another way, by itself or behind the two lines that must be.
 func FuzzBackupLabel(f *testing.F) {
+	head := labels["the two lines that must be"].text
 	for _, label := range labels {
 		f.Add([]byte(label.text))
 		f.Add([]byte(strings.ReplaceAll(label.text, "\n", "\r\n")))
+		_, rest, _ := strings.Cut(label.text, "\n")
+		_, rest, _ = strings.Cut(rest, "\n")
+		f.Add([]byte(rest))
 	}
-	f.Add([]byte("START WAL LOCATION: 0/0 (file 000000010000000000000000)\nCHECKPOINT LOCATION: 0/0\nLABEL: a\nLABEL: b\n"))
+	f.Add([]byte("LABEL: a\nLABEL: b\n"))
+	f.Add([]byte("LABEL: a\nSTART TIMELINE: 2\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		label, err := ParseBackupLabel(data)
-		if err != nil {
-			return
-		}
-		text := string(data)
-		first, rest, _ := strings.Cut(text, "\n")
-		second, rest, _ := strings.Cut(rest, "\n")
-		start, _, _ := strings.Cut(strings.TrimPrefix(first, "START WAL LOCATION: "), " ")
-		if lsn, err := wal.ParseLSN(start); err != nil || lsn != label.Start || first != "START WAL LOCATION: "+start+" (file "+label.Segment+")" {
-			t.Errorf("%q begins at %v in %s", first, label.Start, label.Segment)
-		}
-		if lsn, err := wal.ParseLSN(strings.TrimPrefix(second, "CHECKPOINT LOCATION: ")); err != nil || lsn != label.Checkpoint {
-			t.Errorf("%q is %v", second, label.Checkpoint)
-		}
-		if label.Timeline == 0 || !wal.IsSegmentName(label.Segment) {
-			t.Errorf("timeline %d, segment %q", label.Timeline, label.Segment)
-		}
-		for key, value := range map[string]string{"LABEL": label.Label, "BACKUP FROM": label.From, "BACKUP METHOD": label.Method, "START TIME": label.StartTime} {
-			if got := strings.Count("\n"+rest, "\n"+key+": "); got > 1 || got == 1 && !strings.Contains("\n"+rest, "\n"+key+": "+value+"\n") {
-				t.Errorf("%s is %q in %q", key, value, rest)
+		for _, text := range []string{string(data), head + string(data)} {
+			if label, err := ParseBackupLabel([]byte(text)); err == nil {
+				assertSays(t, text, label)
 			}
 		}
 	})
+}
+
+// assertSays finds in a text what was read from it.
+func assertSays(t *testing.T, text string, label BackupLabel) {
+	t.Helper()
+	first, rest, _ := strings.Cut(text, "\n")
+	second, rest, _ := strings.Cut(rest, "\n")
+	start, _, _ := strings.Cut(strings.TrimPrefix(first, "START WAL LOCATION: "), " ")
+	if lsn, err := wal.ParseLSN(start); err != nil || lsn != label.Start || first != "START WAL LOCATION: "+start+" (file "+label.Segment+")" {
+		t.Errorf("%q begins at %v in %s", first, label.Start, label.Segment)
+	}
+	if lsn, err := wal.ParseLSN(strings.TrimPrefix(second, "CHECKPOINT LOCATION: ")); err != nil || lsn != label.Checkpoint {
+		t.Errorf("%q is %v", second, label.Checkpoint)
+	}
+	if label.Timeline == 0 || !wal.IsSegmentName(label.Segment) {
+		t.Errorf("timeline %d, segment %q", label.Timeline, label.Segment)
+	}
+	lines := "\n" + rest
+	for key, value := range map[string]string{"LABEL": label.Label, "BACKUP FROM": label.From, "BACKUP METHOD": label.Method, "START TIME": label.StartTime} {
+		if count := strings.Count(lines, "\n"+key+": "); count > 1 || count == 1 && !strings.Contains(lines, "\n"+key+": "+value+"\n") {
+			t.Errorf("%s is %q in %q", key, value, rest)
+		}
+	}
+	if strings.Contains(lines, "\nINCREMENTAL FROM ") != label.IncrementalFrom {
+		t.Errorf("incremental: %v, in %q", label.IncrementalFrom, rest)
+	}
 }

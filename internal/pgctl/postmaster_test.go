@@ -96,28 +96,19 @@ func TestRunning(t *testing.T) {
 	assert(false) // left behind
 }
 
-// TestPostmasterOfServers asks real servers.
-func TestPostmasterOfServers(t *testing.T) {
-	for _, name := range []string{"10", "18"} {
-		t.Run(name, func(t *testing.T) {
-			cluster := pgtest.Start(t, pgtest.New(t), pgtest.NeedServer(t, name), pgtest.Options{})
-			postmaster, err := ReadPostmasterPID(cluster.DataDir)
-			pgtest.Check(t, err)
-			pid, err := cluster.PID()
-			pgtest.Check(t, err)
-			if want := (Postmaster{pid, cluster.DataDir, cluster.Port, cluster.SocketDir, "ready"}); postmaster != want {
-				t.Errorf("got %+v, want %+v", postmaster, want)
-			}
-			bin, err := filepath.EvalSymlinks(cluster.Server.BinDir)
-			pgtest.Check(t, err)
-			if got := postmaster.BinDirectory(); got != bin {
-				t.Errorf("its programs are in %q, want %q", got, bin)
-			}
-			pgtest.Check(t, cluster.Stop(t.Context(), pgtest.Fast))
-			if running, err := Running(cluster.DataDir); err != nil || running {
-				t.Errorf("stopped, it runs: %v, %v", running, err)
-			}
-		})
+// testPostmaster compares what a real server wrote.
+func testPostmaster(t *testing.T, cluster *pgtest.Cluster) {
+	postmaster, err := ReadPostmasterPID(cluster.DataDir)
+	pgtest.Check(t, err)
+	pid, err := cluster.PID()
+	pgtest.Check(t, err)
+	if want := (Postmaster{pid, cluster.DataDir, cluster.Port, cluster.SocketDir, "ready"}); postmaster != want {
+		t.Errorf("got %+v, want %+v", postmaster, want)
+	}
+	bin, err := filepath.EvalSymlinks(cluster.Server.BinDir)
+	pgtest.Check(t, err)
+	if got := postmaster.BinDirectory(); got != bin {
+		t.Errorf("its programs are in %q, want %q", got, bin)
 	}
 	if got := (Postmaster{PID: os.Getpid()}).BinDirectory(); got != "" {
 		t.Errorf("the programs of a process that is no server are in %q", got)

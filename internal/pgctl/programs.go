@@ -94,6 +94,9 @@ func StartServer(ctx context.Context, options StartOptions) (Postmaster, error) 
 		run = append(run, command.As(credential, "/"))
 	}
 	if _, err := command.Run(ctx, args, run...); err != nil {
+		if context.Cause(ctx) == nil {
+			err = fmt.Errorf("%s could not start it", args[0]) // why is in the log
+		}
 		return Postmaster{}, startFailure(err, options.Log)
 	}
 	// pg_ctl returns as soon as a hot standby is open; this server must leave
@@ -120,13 +123,12 @@ func StartServer(ctx context.Context, options StartOptions) (Postmaster, error) 
 }
 
 func startFailure(err error, log string) error {
-	message := "start the server"
 	if data, readErr := os.ReadFile(log); readErr == nil {
 		lines := strings.Split(strings.TrimSpace(string(data)), "\n")
 		lines = lines[max(0, len(lines)-logLines):]
 		err = fmt.Errorf("%w; its log ends with:\n    %s", err, strings.Join(lines, "\n    "))
 	}
-	return fault.Wrap(err, fault.Server, "", "%s", message)
+	return fault.Wrap(err, fault.Server, "", "start the server")
 }
 
 // ownerCredential is the user that owns a directory, with that user's groups:

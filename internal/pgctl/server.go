@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 
@@ -24,9 +25,11 @@ const MinimumVersion = 100000
 // Server is one session with a running server on this host.
 type Server struct {
 	Facts Facts
-	dsn   string
-	conn  *pgx.Conn
-	mu    sync.Mutex // the heartbeat speaks on the same connection
+	// Warnings are what could not be found out, for want of a privilege.
+	Warnings []string
+	dsn      string
+	conn     *pgx.Conn
+	mu       sync.Mutex // the heartbeat speaks on the same connection
 }
 
 // Facts is what a server says of itself, once, when pgsnap connects.
@@ -200,7 +203,7 @@ func (s *Server) ReadTablespaces(ctx context.Context) ([]Tablespace, error) {
 	if err != nil {
 		return nil, fault.Wrap(err, fault.Server, "", "read the tablespaces")
 	}
-	var tablespaces []Tablespace
+	tablespaces := []Tablespace{}
 	for _, row := range rows {
 		oid, err := strconv.ParseUint(row[0], 10, 32)
 		if err != nil {
@@ -211,26 +214,33 @@ func (s *Server) ReadTablespaces(ctx context.Context) ([]Tablespace, error) {
 	return tablespaces, nil
 }
 
-// configFiles lists every file that settings and access rules are read from.
-// pg_file_settings is a superuser's unless granted; without it the three main
-// files are all that is known.
+// configFiles lists every file that settings and access rules are read from. The
+// views that tell of included ones are a superuser's unless granted.
 func (s *Server) configFiles(ctx context.Context) ([]string, error) {
-	query := `SELECT setting FROM pg_settings WHERE name IN ('config_file', 'hba_file', 'ident_file') AND setting <> ''
-		UNION SELECT sourcefile FROM pg_file_settings WHERE sourcefile IS NOT NULL`
+	queries := []string{
+		`SELECT setting FROM pg_settings WHERE name IN ('config_file', 'hba_file', 'ident_file') AND setting <> '' ORDER BY name`,
+		`SELECT DISTINCT sourcefile FROM pg_file_settings WHERE sourcefile IS NOT NULL ORDER BY 1`,
+	}
 	if s.Facts.Major() >= 16 { // file_name came with include in the access files
-		query += ` UNION SELECT file_name FROM pg_hba_file_rules WHERE file_name IS NOT NULL
-			UNION SELECT file_name FROM pg_ident_file_mappings WHERE file_name IS NOT NULL`
+		queries = append(queries,
+			`SELECT DISTINCT file_name FROM pg_hba_file_rules WHERE file_name IS NOT NULL ORDER BY 1`,
+			`SELECT DISTINCT file_name FROM pg_ident_file_mappings WHERE file_name IS NOT NULL ORDER BY 1`)
 	}
-	rows, err := s.rows(ctx, query)
-	if err != nil && hasCode(err, "42501") { // insufficient_privilege
-		rows, err = s.rows(ctx, `SELECT setting FROM pg_settings WHERE name IN ('config_file', 'hba_file', 'ident_file') AND setting <> ''`)
-	}
-	if err != nil {
-		return nil, fault.Wrap(err, fault.Server, "", "read the names of the configuration files")
-	}
-	var files []string
-	for _, row := range rows {
-		files = append(files, row[0])
+	files := []string{}
+	for _, query := range queries {
+		rows, err := s.rows(ctx, query)
+		if hasCode(err, "42501") { // insufficient_privilege
+			s.Warnings = append(s.Warnings, fmt.Sprintf("files that the configuration includes are saved only as far as they are known: %v", err))
+			continue
+		}
+		if err != nil {
+			return nil, fault.Wrap(err, fault.Server, "", "read the names of the configuration files")
+		}
+		for _, row := range rows {
+			if !slices.Contains(files, row[0]) {
+				files = append(files, row[0])
+			}
+		}
 	}
 	return files, nil
 }

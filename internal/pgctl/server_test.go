@@ -28,6 +28,7 @@ func TestServers(t *testing.T) {
 		run("directories", testTransientDirectories)
 		pgtest.Check(t, os.WriteFile(filepath.Join(cluster.DataDir, "included.conf"), []byte("work_mem = '5MB'\n"), 0o644))
 		pgtest.Check(t, cluster.Start(t.Context()))
+		run("postmaster", testPostmaster)
 		makeOddTablespaces(t, cluster)
 		run("facts", testFacts)
 		run("timeouts", testTimeouts)
@@ -42,9 +43,16 @@ func TestServers(t *testing.T) {
 		} else {
 			run("no exclusive", testNoExclusive)
 		}
+		if server.Major == 18 { // what is pgsnap's own, whatever the version
+			run("watch", testWatch)
+			run("other backend", testOtherBackend)
+			run("weak user", testWeakUser)
+		}
 		pgtest.Check(t, cluster.Configure(map[string]string{"max_replication_slots": "0", "max_wal_senders": "0"}))
 		pgtest.Check(t, cluster.Restart(t.Context(), pgtest.Fast))
 		run("no slots", testNoSlots)
+		pgtest.Check(t, cluster.Stop(t.Context(), pgtest.Immediate))
+		run("stopped", testStopped)
 	})
 }
 

@@ -96,7 +96,7 @@ func (s *Server) StartBackup(ctx context.Context, options BackupOptions) (*Backu
 	}
 	backup := &Backup{Mode: mode, server: s, heartbeat: heartbeatEvery}
 	if mode == Exclusive {
-		if err := s.checkExclusive(); err != nil {
+		if err := errors.Join(s.checkExclusive(), s.checkMayStop(ctx)); err != nil {
 			return nil, err
 		}
 	}
@@ -129,7 +129,7 @@ func (s *Server) StartBackup(ctx context.Context, options BackupOptions) (*Backu
 func startHint(err error) string {
 	switch {
 	case hasCode(err, "42501"): // insufficient_privilege
-		return "grant the database user EXECUTE on the backup functions, or use a superuser"
+		return grantHint
 	case hasCode(err, "55000"): // object_not_in_prerequisite_state
 		return "wal_level must be replica or logical"
 	}
@@ -156,6 +156,18 @@ func (s *Server) checkExclusive() error {
 		"wait for that backup; if whoever began it is gone, end it with SELECT pg_stop_backup(), and if that says that none is in progress, rename the file",
 		"an exclusive backup is in progress or was left behind: there is %s, %s", path, said)
 }
+
+// checkMayStop makes sure that who starts an exclusive backup may also stop it.
+func (s *Server) checkMayStop(ctx context.Context) error {
+	var may bool
+	err := s.row(ctx, "SELECT has_function_privilege('pg_stop_backup(boolean, boolean)', 'EXECUTE')", nil, &may)
+	if err == nil && !may {
+		err = errors.New("permission denied for function pg_stop_backup(boolean, boolean)")
+	}
+	return fault.Wrap(err, fault.Server, grantHint, "stop an exclusive backup")
+}
+
+const grantHint = "grant the database user EXECUTE on the backup functions, or use a superuser"
 
 // createSlot makes the temporary slot that keeps the WAL from now until the
 // session ends. Where none can be had, the backup goes on: its WAL is checked to
@@ -242,7 +254,7 @@ func (b *Backup) Stop(ctx context.Context) (wal.LSN, BackupFiles, error) {
 	}
 	var lsn, label, tablespaceMap string
 	if err := b.server.row(ctx, stop, nil, &lsn, &label, &tablespaceMap); err != nil {
-		return 0, BackupFiles{}, fault.Wrap(err, fault.Server, "", "stop the backup")
+		return 0, BackupFiles{}, fault.Wrap(err, fault.Server, "see the server's log, and take it again", "stop the backup")
 	}
 	b.done = true
 	if b.Mode != Exclusive { // there the server gives neither; they were read at the start

@@ -154,9 +154,8 @@ func testLostSession(t *testing.T, cluster *pgtest.Cluster) {
 	eventuallyNone(t, cluster, "slots after the session was lost", slotsOfTest)
 }
 
-// TestWatch: the heartbeat itself ends nothing.
-func TestWatch(t *testing.T) {
-	cluster := pgtest.Start(t, pgtest.New(t), pgtest.NeedServer(t, "18"), pgtest.Options{})
+// testWatch: the heartbeat itself ends nothing.
+func testWatch(t *testing.T, cluster *pgtest.Cluster) {
 	server := connect(t, cluster)
 	backup := start(t, server, Auto)
 	backup.heartbeat = time.Millisecond
@@ -180,9 +179,8 @@ func TestWatch(t *testing.T) {
 	}
 }
 
-// A pooler may hand the session's statements to another backend.
-func TestOtherBackend(t *testing.T) {
-	cluster := pgtest.Start(t, pgtest.New(t), pgtest.NeedServer(t, "18"), pgtest.Options{})
+// testOtherBackend: a pooler may hand the session's statements to another one.
+func testOtherBackend(t *testing.T, cluster *pgtest.Cluster) {
 	backup := start(t, connect(t, cluster), Auto)
 	backup.server = connect(t, cluster)
 	if _, _, err := backup.Stop(t.Context()); fault.KindOf(err) != fault.Server || !strings.Contains(fault.HintOf(err), "pooler") {

@@ -22,6 +22,7 @@ import (
 
 	"pgsnap/internal/beside"
 	"pgsnap/internal/fault"
+	"pgsnap/internal/mount"
 	"pgsnap/internal/pgctl"
 	"pgsnap/internal/snap"
 )
@@ -57,6 +58,10 @@ func (d Driver) Resolve(_ context.Context, paths []snap.Path) ([]snap.Volume, er
 			return nil, err
 		}
 	}
+	table, err := mount.Read()
+	if err != nil {
+		return nil, err
+	}
 	byLength := slices.Clone(paths)
 	slices.SortStableFunc(byLength, func(a, b snap.Path) int { return cmp.Compare(len(a.Path), len(b.Path)) })
 	var volumes []snap.Volume
@@ -69,6 +74,9 @@ func (d Driver) Resolve(_ context.Context, paths []snap.Path) ([]snap.Volume, er
 		volume := snap.Volume{Driver: Name, ID: path.Path, Root: path.Path, Place: d.Directory, Paths: []snap.Path{path}}
 		if volume.Place == "" {
 			volume.Place = beside.Outside(path.Path, paths)
+			if err := checkSameFileSystem(table, path.Path, volume.Place); err != nil {
+				return nil, err
+			}
 		}
 		if slices.ContainsFunc(paths, func(p snap.Path) bool { return snap.IsBelow(volume.Place, p.Path) }) {
 			return nil, fault.New(fault.Usage, "set directory in [storage.reflink] to one outside of the cluster",
@@ -81,6 +89,21 @@ func (d Driver) Resolve(_ context.Context, paths []snap.Path) ([]snap.Volume, er
 		volumes = append(volumes, volume)
 	}
 	return volumes, nil
+}
+
+// checkSameFileSystem refuses to fill another file system, which may be the
+// root's, with full copies that nobody asked for.
+func checkSameFileSystem(table mount.Table, path, place string) error {
+	ofPath, err := table.Of(path)
+	if err != nil {
+		return err
+	}
+	ofPlace, err := table.Of(place)
+	if err != nil || ofPath.ID == ofPlace.ID {
+		return err
+	}
+	return fault.New(fault.Storage, "set directory in [storage.reflink] to a place that has room for them",
+		"%s is a file system of its own: snapshots of it would be full copies on another, in %s", path, place)
 }
 
 // Snapshot copies the volumes, one after another.

@@ -44,7 +44,10 @@ func (r *restoring) planServer() error {
 			return err
 		}
 	}
-	if r.options.Start && r.options.Port != 0 {
+	if port < 1 || port > 1<<16-1 {
+		return fault.New(fault.Usage, "ports are 1 to 65535", "there is no port %d", port)
+	}
+	if r.options.Start {
 		if err := checkPort(port); err != nil {
 			return err
 		}
@@ -84,9 +87,6 @@ func exists(path string) bool {
 }
 
 func checkPort(port int) error {
-	if port < 1 || port > 1<<16-1 {
-		return fault.New(fault.Usage, "ports are 1 to 65535", "there is no port %d", port)
-	}
 	listener, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
 	if err != nil {
 		return fault.Wrap(err, fault.Busy, "name a free one with --port, or leave it out", "port %d", port)

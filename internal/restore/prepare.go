@@ -77,12 +77,9 @@ func (d dataDirectory) clean() error {
 			err = d.root.RemoveAll(name)
 		case entry.Type()&fs.ModeSymlink != 0 && d.leadsToDirectory(name):
 			// pg_wal, log and the like: the copy has its own
-			err = d.root.Remove(name)
-			if err == nil {
-				err = d.makeDirectory(name)
-			}
-		case entry.IsDir() && pgctl.TransientContent(name):
-			err = d.empty(name)
+			err = d.remake(name)
+		case entry.IsDir() && (pgctl.TransientContent(name) || snap.Harmless(name)):
+			err = d.remake(name)
 		}
 		if err != nil {
 			return err
@@ -102,12 +99,13 @@ func (d dataDirectory) leadsToDirectory(name string) bool {
 	return err != nil && name == "pg_wal" || err == nil && info.IsDir()
 }
 
-func (d dataDirectory) empty(name string) error {
-	entries, err := d.list(name)
-	for _, entry := range entries {
-		err = errors.Join(err, d.root.RemoveAll(filepath.Join(name, entry.Name())))
+// remake makes a directory anew, and empty. What a snapshot holds in a nested
+// subvolume's stead looks like an empty directory, but nothing can be made in it.
+func (d dataDirectory) remake(name string) error {
+	if err := d.root.RemoveAll(name); err != nil {
+		return err
 	}
-	return err
+	return d.makeDirectory(name)
 }
 
 func (d dataDirectory) makeDirectory(name string) error {

@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -100,7 +99,10 @@ func (r Restorer) Restore(ctx context.Context, b *snap.Backup, options Options) 
 	}
 	defer unlock()
 	job := &restoring{Restorer: r, options: options, backup: b}
-	job.result = &Result{Backup: b.ID, Cluster: b.Cluster, Isolated: options.Isolate, Timeline: b.Timeline, Seconds: map[string]float64{}}
+	job.result = &Result{
+		Backup: b.ID, Cluster: b.Cluster, Isolated: options.Isolate, Timeline: b.Timeline,
+		Tablespaces: []Tablespace{}, Seconds: map[string]float64{},
+	}
 	if err := job.plan(ctx); err != nil {
 		return nil, err
 	}
@@ -162,6 +164,10 @@ func (r *restoring) build(ctx context.Context, began time.Time) error {
 	if err := step("prepare", r.prepare); err != nil {
 		return err
 	}
+	r.copy.Complete, r.copy.BinDirectory = true, r.result.BinDirectory
+	if err := r.Catalog.SaveCopy(r.copy); err != nil {
+		return err
+	}
 	if r.options.Start {
 		if err := step("start", r.start); err != nil {
 			return err
@@ -220,26 +226,4 @@ func (r *restoring) flush(context.Context) error {
 // undo removes what a failed restore made.
 func (r *restoring) undo(ctx context.Context) error {
 	return r.remove(context.WithoutCancel(ctx), r.copy)
-}
-
-// Release removes the copy in a destination: mounts, clones, and the directory
-// itself. Its server must have been stopped.
-func (r Restorer) Release(ctx context.Context, destination string) (*catalog.Copy, error) {
-	resolved, err := resolveNew(destination)
-	if err != nil {
-		return nil, err
-	}
-	record, err := r.Catalog.FindCopy(resolved)
-	if err != nil {
-		return nil, err
-	}
-	data := filepath.Join(record.Destination, dataName)
-	running, err := pgctl.Running(data)
-	if err != nil {
-		return nil, err
-	}
-	if running {
-		return nil, fault.New(fault.Busy, "stop it first: pg_ctl stop -D "+data, "a server is running on %s", data)
-	}
-	return record, r.remove(ctx, record)
 }

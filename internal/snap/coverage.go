@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/moby/sys/mountinfo"
+
 	"pgsnap/internal/fault"
 	"pgsnap/internal/mount"
 	"pgsnap/internal/pgctl"
@@ -81,6 +83,10 @@ func clusterPaths(facts pgctl.Facts) ([]Path, error) {
 // temporary file system there is left out of the backup.
 var harmlessDirectories = []string{"pg_stat_tmp", "log", "pg_log", "pgsql_tmp"}
 
+// Harmless tells whether a directory of that name holds nothing that a restored
+// copy needs: it has its own, empty.
+func Harmless(name string) bool { return slices.Contains(harmlessDirectories, name) }
+
 // checkLinks refuses directories that somebody moved out of the data directory
 // behind a link: no snapshot of it holds them, and a restored copy would write
 // through the link into the live one.
@@ -92,7 +98,7 @@ func checkLinks(data string) error {
 		}
 		for _, entry := range entries {
 			path := filepath.Join(dir, entry.Name())
-			if entry.Type()&fs.ModeSymlink == 0 || path == filepath.Join(data, "pg_wal") || slices.Contains(harmlessDirectories, entry.Name()) {
+			if entry.Type()&fs.ModeSymlink == 0 || path == filepath.Join(data, "pg_wal") || Harmless(entry.Name()) {
 				continue
 			}
 			info, err := os.Stat(path)
@@ -115,6 +121,9 @@ func addMounts(paths []Path) ([]Path, error) {
 	}
 	for _, path := range slices.Clone(paths) {
 		for _, mounted := range table.Below(path.Path) {
+			if isSnapshot(mounted) {
+				continue
+			}
 			if nested, needed := NestedPath(paths, mounted.Mountpoint); needed {
 				paths = append(paths, nested)
 			}
@@ -123,11 +132,17 @@ func addMounts(paths []Path) ([]Path, error) {
 	return paths, nil
 }
 
+// isSnapshot tells whether a mount is one that ZFS makes where somebody looks at a
+// snapshot, below .zfs/snapshot ("Snapshots" in zfsconcepts(7)).
+func isSnapshot(mounted *mountinfo.Info) bool {
+	return mounted.FSType == "zfs" && strings.Contains(mounted.Source, "@")
+}
+
 // NestedPath is what a file system or subvolume at a directory below a cluster's
 // paths is to the cluster. It is not needed where it is one of them already, or
 // holds nothing that a restored copy needs.
 func NestedPath(paths []Path, at string) (nested Path, needed bool) {
-	if slices.Contains(harmlessDirectories, filepath.Base(at)) {
+	if Harmless(filepath.Base(at)) {
 		return Path{}, false
 	}
 	below := false

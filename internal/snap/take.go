@@ -80,6 +80,7 @@ func (t Taker) Take(ctx context.Context, options TakeOptions) (*Backup, error) {
 	take.backup = &Backup{
 		Schema: Schema, ID: id, Cluster: t.Cluster, Status: Taking, Label: label,
 		StartedAt: now, SnapshotName: SnapshotNameOf(id), Seconds: map[Phase]float64{},
+		Snapshots: []Snapshot{}, ConfigFiles: []string{}, // [] rather than null in JSON
 	}
 	if err := take.phase(PhasePlan, func() error { return take.plan(ctx, options) }); err != nil {
 		return nil, err
@@ -127,6 +128,9 @@ func (t *taking) plan(ctx context.Context, options TakeOptions) (err error) {
 		return err
 	}
 	b.Server, b.Volumes = *facts, t.coverage.Volumes
+	if !IsBelow(facts.Settings["config_file"], facts.DataDirectory) { // otherwise the snapshots hold them
+		b.Warnings = t.Server.Warnings
+	}
 	t.record, err = t.Begin(b)
 	return err
 }
@@ -318,7 +322,7 @@ func (t *taking) undo(ctx context.Context, why error) error {
 	b.Error = why.Error()
 	b.Seconds[Total] = time.Since(t.began).Seconds()
 	if err == nil {
-		b.Status, b.Snapshots = Failed, nil
+		b.Status, b.Snapshots, b.WAL, b.WALBytes = Failed, []Snapshot{}, wal.Captured{}, 0
 	}
 	return errors.Join(err, t.record.Save(b))
 }
@@ -334,7 +338,11 @@ func DeleteSnapshots(ctx context.Context, b *Backup, drivers []Driver) error {
 			continue
 		}
 		if err := drivers[index].Delete(ctx, volume, b.SnapshotName); err != nil {
-			failures = errors.Join(failures, fault.Wrap(err, fault.Storage, "", "delete snapshot %s of %s", b.SnapshotName, volume.ID))
+			kind := fault.KindOf(err) // Busy, where something uses it
+			if kind == fault.Failed {
+				kind = fault.Storage
+			}
+			failures = errors.Join(failures, fault.Wrap(err, kind, "", "delete snapshot %s of %s", b.SnapshotName, volume.ID))
 		}
 	}
 	return failures
