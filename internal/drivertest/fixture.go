@@ -285,6 +285,8 @@ func (f *fixture) holds(snapshot snap.Snapshot, want content) {
 	if snapshot.Directory == "" {
 		return
 	}
+	_, err := os.ReadDir(snapshot.Directory) // some are mounted only when entered
+	f.must(err)
 	if diff := want.diff(contentOf(f.t, snapshot.Directory)); diff != "" {
 		f.t.Errorf("%s:\n%s", snapshot.Directory, diff)
 	}

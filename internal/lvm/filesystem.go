@@ -93,7 +93,8 @@ func fileSystemOf(table mount.Table, volume snap.Volume, name string) (fileSyste
 	fs := fileSystem{kind: on.FSType}
 	for option := range strings.SplitSeq(on.Options+","+on.VFSOptions, ",") {
 		key, _, _ := strings.Cut(option, "=")
-		if slices.Contains(keptOptions, key) && !slices.Contains(fs.options, option) {
+		// A value in quotes may hold a comma, at which it was torn here.
+		if slices.Contains(keptOptions, key) && !slices.Contains(fs.options, option) && !strings.Contains(option, `"`) {
 			fs.options = append(fs.options, option)
 		}
 	}

@@ -51,20 +51,31 @@ func (d Driver) checkPool(pool row) error {
 	case pool.CheckNeeded == "1":
 		return fault.New(fault.Storage, "deactivate it and run lvconvert --repair "+pool.id(), "the metadata of thin pool %s need a check", pool.id())
 	}
+	metadata := min(limit(d.MaxMetadataPercent), lvmLimit(number(pool.MetadataSize)))
 	for _, level := range []struct {
 		what, percent string
 		limit         float64
 		key, hint     string
 	}{
 		{"data", pool.DataPercent, limit(d.MaxDataPercent), "max_data_percent", "lvextend -L+SIZE " + pool.id()},
-		{"metadata", pool.MetadataPercent, limit(d.MaxMetadataPercent), "max_metadata_percent", "lvextend --poolmetadatasize +SIZE " + pool.id()},
+		{"metadata", pool.MetadataPercent, metadata, "max_metadata_percent", "lvextend --poolmetadatasize +SIZE " + pool.id()},
 	} {
 		if number(level.percent) > level.limit {
 			return fault.New(fault.Storage, "extend it ("+level.hint+"), delete old backups, or raise "+level.key+" in [storage.lvm]",
-				"the %s of thin pool %s is %s%% full, and the limit is %v%%", level.what, pool.id(), level.percent, level.limit)
+				"the %s of thin pool %s is %s%% full, and the limit is %.4g%%", level.what, pool.id(), level.percent, level.limit)
 		}
 	}
 	return nil
+}
+
+// lvmLimit is above which percentage LVM itself makes no snapshot: it wants 4 MiB of
+// the metadata free, or a quarter of them if that is less
+// (pool_metadata_min_threshold in lib/metadata/thin_manip.c).
+func lvmLimit(metadataBytes float64) float64 {
+	if metadataBytes == 0 {
+		return 100
+	}
+	return 100 - min(25, 100*(4<<20)/metadataBytes)
 }
 
 // classicBytes is how much of the group a classic snapshot takes. It is 0 where

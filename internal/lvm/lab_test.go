@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"pgsnap/internal/drivertest"
@@ -65,6 +66,7 @@ type group struct {
 	pool    string // empty: volumes are classic
 	fsType  string
 	volumes map[string]string // volume by mount point
+	keep    bool              // the group outlasts the test
 	count   int
 }
 
@@ -77,16 +79,19 @@ func newGroup(t *testing.T, name, pool, fsType string, disks ...string) *group {
 	}
 	g := &group{t: t, lab: pgtest.New(t), name: name, pool: pool, fsType: fsType, volumes: map[string]string{}}
 	program(t, append([]string{"vgcreate", "--yes", name}, disks...)...)
-	t.Cleanup(func() {
+	// Before that are stopped the servers which are started later.
+	g.lab.Defer("remove group "+name, func() error {
 		for root := range g.volumes {
 			_, _ = tryProgram("umount", "--", root)
 		}
-		if _, err := tryProgram("vgremove", "--yes", "--force", g.name); err != nil {
-			t.Error(err)
+		if g.keep {
+			return nil
 		}
+		_, err := tryProgram("vgremove", "--yes", "--force", g.name)
 		for _, disk := range disks {
 			_, _ = tryProgram("pvremove", "--yes", "--force", "--force", disk)
 		}
+		return err
 	})
 	if pool != "" {
 		program(t, "lvcreate", "--yes", "--size", "3G", "--poolmetadatasize", "64M", "--thinpool", pool, name)
@@ -225,3 +230,8 @@ func holder(t *testing.T) []string {
 
 // ctx outlasts the test's own, for what is to be removed at its end.
 func (g *group) ctx() context.Context { return context.WithoutCancel(g.t.Context()) }
+
+// newGroupAttr starts a process as the leader of a group, which killGroup ends.
+func newGroupAttr() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }
+
+func killGroup(pid int) { _ = syscall.Kill(-pid, syscall.SIGKILL) }

@@ -68,7 +68,7 @@ func TestMounts(t *testing.T) {
 		program(t, "mount", "--bind", from, to)
 		g.volumes[to] = "x-y--z+1.2_3"
 	}
-	check := func(volume snap.Volume, paths ...string) {
+	check := func(t *testing.T, volume snap.Volume, paths ...string) {
 		t.Helper()
 		set, err := d.Snapshot(t.Context(), testName, []snap.Volume{volume}, nil)
 		pgtest.Check(t, err)
@@ -92,12 +92,12 @@ func TestMounts(t *testing.T) {
 		}
 	}
 	t.Run("twice", func(t *testing.T) {
-		check(resolveOne(t, d, filepath.Join(whole, "sub", "deep"), filepath.Join(again, "sub", "deep")),
+		check(t, resolveOne(t, d, filepath.Join(whole, "sub", "deep"), filepath.Join(again, "sub", "deep")),
 			filepath.Join(whole, "sub", "deep"), filepath.Join(again, "sub", "deep"))
 	})
 	t.Run("part", func(t *testing.T) {
 		bind(filepath.Join(whole, "sub"), part)
-		check(resolveOne(t, d, filepath.Join(part, "deep"), filepath.Join(whole, "sub", "deep")), filepath.Join(part, "deep"), filepath.Join(whole, "sub", "deep"))
+		check(t, resolveOne(t, d, filepath.Join(part, "deep"), filepath.Join(whole, "sub", "deep")), filepath.Join(part, "deep"), filepath.Join(whole, "sub", "deep"))
 	})
 	t.Run("only a part", func(t *testing.T) {
 		bind(filepath.Join(whole, "sub", "deep"), only)
@@ -105,7 +105,7 @@ func TestMounts(t *testing.T) {
 			program(t, "umount", "--", root)
 			delete(g.volumes, root)
 		}
-		check(resolveOne(t, d, only), only)
+		check(t, resolveOne(t, d, only), only)
 	})
 }
 

@@ -33,6 +33,8 @@ type row struct {
 	// DataPercent of a pool is how full it is, of a classic snapshot too.
 	DataPercent     string `json:"data_percent"`
 	MetadataPercent string `json:"metadata_percent"`
+	// MetadataSize of a pool is in bytes.
+	MetadataSize string `json:"lv_metadata_size"`
 	// Health is empty where all is well; otherwise for instance partial, failed,
 	// out_of_data, metadata_read_only ("Volume Health" in lvs(8)).
 	Health string `json:"lv_health_status"`
@@ -45,7 +47,7 @@ type row struct {
 
 // fields are the names of row's fields, for lvs -o.
 const fields = "vg_name,vg_uuid,vg_free,lv_name,lv_uuid,lv_layout,lv_role,origin,pool_lv,lv_size,data_percent," +
-	"metadata_percent,lv_health_status,lv_snapshot_invalid,lv_merging,lv_check_needed,lv_tags"
+	"metadata_percent,lv_metadata_size,lv_health_status,lv_snapshot_invalid,lv_merging,lv_check_needed,lv_tags"
 
 // thinFields are the names of the fields for the volumes' numbers in their pools.
 const thinFields = "vg_name,lv_name,thin_id"

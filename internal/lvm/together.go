@@ -40,7 +40,7 @@ func (d Driver) cutTogether(ctx context.Context, plans []plan, made *[]plan) (sn
 	if err != nil {
 		return snap.Set{}, err
 	}
-	at := now()
+	at := now() // which thin volumes alone may be ahead of by the start of a program
 	for _, p := range plans {
 		if !p.thin && err == nil {
 			err = makeOne(ctx, p, made, d.cutArgs(p))
