@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"syscall"
 
 	"pgsnap/internal/catalog"
 	"pgsnap/internal/config"
@@ -67,7 +68,9 @@ func (c *deleteCommand) delete(a *app, loaded config.Config, store catalog.Catal
 func (c *deleteCommand) remove(a *app, drivers []snap.Driver, record *catalog.Record, backup *snap.Backup) error {
 	before := backup.Status
 	backup.Status = snap.Deleting
-	if err := record.Save(backup); err != nil {
+	// On a full disk deleting is the way out, so it goes on without its mark; cut
+	// short, the backup then reads as lost.
+	if err := record.Save(backup); err != nil && !errors.Is(err, syscall.ENOSPC) {
 		return err
 	}
 	err := snap.DeleteSnapshots(a.ctx, backup, drivers)
