@@ -78,7 +78,7 @@ func everything(t *testing.T, dir string) string {
 	t.Helper()
 	var names []string
 	pgtest.Check(t, filepath.WalkDir(dir, func(path string, entry os.DirEntry, err error) error {
-		if err == nil && entry.IsDir() {
+		if err == nil && entry.IsDir() && entry.Name() != "pgsql_tmp" {
 			names = append(names, path)
 		}
 		return nil

@@ -145,6 +145,7 @@ func (s *zfsSite) onZvol(fsType string) {
 	s.program("mkfs", "-t", fsType, "-q", s.zvol)
 	pgtest.Check(s.t, os.MkdirAll(s.root, 0o755))
 	s.mount()
+	s.t.Cleanup(func() { s.program("umount", "--lazy", s.root) }) // the lab's own clean-up comes after the pool's
 	s.data, s.tablespace = filepath.Join(s.root, "data"), filepath.Join(s.root, "apart")
 }
 

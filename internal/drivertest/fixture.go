@@ -100,6 +100,9 @@ func stored[T any](t *testing.T, v T) T {
 // snapshotName is a new name such as backups have.
 func (f *fixture) snapshotName() string {
 	name := snap.SnapshotNameOf(snap.NewID(time.Now()))
+	for slices.Contains(f.names, name) { // as is not so rare within one second
+		name = snap.SnapshotNameOf(snap.NewID(time.Now()))
+	}
 	f.names = append(f.names, name)
 	return name
 }

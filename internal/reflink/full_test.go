@@ -107,3 +107,22 @@ func TestDirectoryInCluster(t *testing.T) {
 		}
 	}
 }
+
+// TestDataIsMountPoint has nothing beside the data directory on its file system:
+// full copies on another are made only where the configuration says.
+func TestDataIsMountPoint(t *testing.T) {
+	lab, top := newFileSystem(t, "xfs", 300)
+	put(t, top.Dir, "PG_VERSION")
+	_, err := reflink.Driver{}.Resolve(t.Context(), []snap.Path{data(top.Dir)})
+	if err == nil || !strings.Contains(err.Error(), top.Dir) || !strings.Contains(fault.HintOf(err), "[storage.reflink]") {
+		t.Errorf("the error is %v, the hint %q", err, fault.HintOf(err))
+	}
+	driver := reflink.Driver{Directory: farFrom(t, lab)}
+	volumes, err := driver.Resolve(t.Context(), []snap.Path{data(top.Dir)})
+	pgtest.Check(t, err)
+	set, err := driver.Snapshot(t.Context(), "pgsnap-1", volumes, nil)
+	pgtest.Check(t, err)
+	if found := names(t, set.Snapshots[0].Directory); !slices.Equal(found, []string{"PG_VERSION"}) {
+		t.Errorf("the snapshot holds %q", found)
+	}
+}
