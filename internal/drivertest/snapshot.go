@@ -84,7 +84,7 @@ func snapshotInstant(f *fixture) {
 	}
 	stop := countInto(f.t, paths)
 	defer stop()
-	for range 5 {
+	for range 3 {
 		set := f.snapshot(f.snapshotName(), volumes...)
 		first := f.clone(set.Snapshots[0], copyName(), f.target())
 		counts := []int64{readCount(f.t, filepath.Join(first.Target, "first")), readCount(f.t, filepath.Join(first.Target, "second"))}

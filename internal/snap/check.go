@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"pgsnap/internal/fault"
 	"pgsnap/internal/pgctl"
@@ -81,6 +82,11 @@ func (t *taking) checkControlFile() error {
 		}
 		dir := filepath.Join(snapshot.Directory, relative)
 		control, err := pgctl.ReadControlFile(dir)
+		if errors.Is(err, syscall.ELOOP) {
+			// ZFS mounts it for whoever looks, but not in every mount namespace.
+			b.Warnings = append(b.Warnings, fmt.Sprintf("the snapshot's control file was not checked: %v", err))
+			continue
+		}
 		if err != nil {
 			return fault.Wrap(err, fault.Storage, "", "read the snapshot's control file")
 		}

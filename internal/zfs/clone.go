@@ -89,12 +89,17 @@ func (d Driver) cloneProperties(ctx context.Context, origin string, clone snap.C
 		return nil, false, err
 	}
 	set = map[string]string{
-		propClone: clone.Name, propOf: clone.SnapshotID,
+		propClone: clone.Name, propOf: clone.SnapshotID, propTarget: clone.Target,
 		// The copy's volumes are nobody's to snapshot by the hour, which would keep it
 		// from being released (zfs-auto-snapshot(8)).
 		"com.sun:auto-snapshot": "false",
 	}
-	from := things[0].properties
+	from := properties{}
+	for _, one := range things { // sorted by zfs
+		if one.name == origin {
+			from = one.properties
+		}
+	}
 	zvol = from["type"].text == "volume"
 	for _, name := range cloned {
 		if v := from[name]; v.own() || !near && strings.HasPrefix(v.source, "inherited") {

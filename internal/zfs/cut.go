@@ -137,15 +137,12 @@ func (c cut) pools() [][]int {
 
 // cutAll makes all the snapshots or none. It leaves alone what was there before.
 func (d Driver) cutAll(ctx context.Context, c cut) (set snap.Set, err error) {
-	var tried []int
+	var tried []string
 	defer func() {
 		if err == nil {
 			return
 		}
-		for _, index := range tried {
-			err = errors.Join(err, d.Delete(context.WithoutCancel(ctx), c.volumes[index], c.name))
-		}
-		set = snap.Set{}
+		set, err = snap.Set{}, errors.Join(err, undo(context.WithoutCancel(ctx), tried))
 	}()
 	pools := c.pools()
 	set = snap.Set{Snapshots: slices.Clone(c.snapshots), Atomic: len(pools) == 1}
@@ -165,7 +162,9 @@ func (d Driver) cutAll(ctx context.Context, c cut) (set snap.Set, err error) {
 		if errors.Is(err, errExists) {
 			return set, err // none of this pool was made, and what is there is older
 		}
-		tried = append(tried, pool...)
+		for _, dataset := range datasets {
+			tried = append(tried, dataset+"@"+c.name)
+		}
 		if err != nil {
 			return set, err
 		}
@@ -174,6 +173,18 @@ func (d Driver) cutAll(ctx context.Context, c cut) (set snap.Set, err error) {
 		}
 	}
 	return set, nil
+}
+
+// undo destroys what was made of snapshots that were to be made.
+func undo(ctx context.Context, names []string) error {
+	if len(names) == 0 {
+		return nil
+	}
+	made, err := describeAll(ctx, names...)
+	for _, one := range made {
+		err = errors.Join(err, one.remove(ctx))
+	}
+	return err
 }
 
 // flushOne has the file system on a zvol write what it has. What was fsynced is on

@@ -90,12 +90,13 @@ func TestOneInstant(t *testing.T) {
 		number := uint64(1)
 		for ; ctx.Err() == nil; number++ {
 			write(number)
+			time.Sleep(time.Millisecond / 10)
 		}
 		ended <- number
 	}()
 	volumes := resolve(t, paths...)
 	seen := map[int64]bool{}
-	const rounds = 12
+	const rounds = 8
 	for range rounds {
 		set, err := Driver{}.Snapshot(t.Context(), newName(), volumes, nil)
 		pgtest.Check(t, err)

@@ -18,7 +18,12 @@ func (d Driver) Delete(ctx context.Context, volume snap.Volume, name string) err
 	if err != nil || at == nil {
 		return err
 	}
-	if at.properties.ownText(propSnapshot) != name {
+	return at.remove(ctx)
+}
+
+// remove destroys a snapshot that describe has found.
+func (at *thing) remove(ctx context.Context) error {
+	if _, name := split(at.name); at.properties.ownText(propSnapshot) != name {
 		return fault.New(fault.Storage, "destroy it yourself, if nobody needs it",
 			"snapshot %s does not carry the property %s: it is not pgsnap's", at.name, propSnapshot)
 	}
@@ -31,7 +36,7 @@ func (d Driver) Delete(ctx context.Context, volume snap.Volume, name string) err
 			return ignoreAbsent(err)
 		}
 	}
-	err = ignoreAbsent(tool{}.destroy(ctx, at.name))
+	err := ignoreAbsent(tool{}.destroy(ctx, at.name))
 	if err != nil && held {
 		// It stays, and its backup with it.
 		err = errors.Join(err, tool{}.hold(context.WithoutCancel(ctx), at.name))
@@ -64,17 +69,21 @@ func (d Driver) locate(ctx context.Context, volume snap.Volume, name string) (*t
 	return describe(ctx, all[index].name)
 }
 
-// describe is a snapshot with what has to be known to destroy or clone it.
+// describe is a snapshot, or nil where it is not there.
 func describe(ctx context.Context, name string) (*thing, error) {
-	things, err := tool{}.get(ctx, []string{name}, "-t", "snapshot",
-		strings.Join([]string{propSnapshot, propCut, "userrefs", "clones", "type", "keystatus", "encryptionroot"}, ","))
-	if errors.Is(err, errNotFound) {
-		return nil, nil
-	}
+	things, err := describeAll(ctx, name)
 	if err != nil || len(things) == 0 {
 		return nil, err
 	}
 	return &things[0], nil
+}
+
+// describeAll are those snapshots that are there, with what has to be known to
+// destroy or clone them.
+func describeAll(ctx context.Context, names ...string) ([]thing, error) {
+	things, err := tool{}.get(ctx, names, "-t", "snapshot",
+		strings.Join([]string{propSnapshot, propCut, "userrefs", "clones", "keystatus", "encryptionroot"}, ","))
+	return things, ignoreAbsent(err)
 }
 
 // checkFree makes sure that a snapshot has neither clones nor holds of others.
@@ -104,11 +113,14 @@ func checkFree(ctx context.Context, at *thing) error {
 
 // nameClone says what a clone is for, as far as that is known.
 func nameClone(ctx context.Context, name string) string {
-	things, err := tool{}.get(ctx, []string{name}, "mountpoint,mounted")
+	things, err := tool{}.get(ctx, []string{name}, "mountpoint,"+propTarget)
 	if err != nil || len(things) == 0 {
 		return name
 	}
-	at := things[0].properties["mountpoint"].text
+	at := things[0].properties.ownText(propTarget)
+	if at == "" {
+		at = things[0].properties["mountpoint"].text
+	}
 	if strings.HasPrefix(at, "/") {
 		return fmt.Sprintf("%s at %s", name, at)
 	}

@@ -63,54 +63,45 @@ func datasetsOf(volumes []snap.Volume) []string {
 }
 
 // snapshotsOf are the snapshots with pgsnap's properties of datasets, those first,
-// and of the datasets in which theirs may be by now: what they are clones of, after
-// a zfs promote of a copy, and all others where one of them is not there, after a
-// zfs rename. A pool that is not there is an error: it may be imported again.
+// and of others in which theirs may be by now: after a zfs rename, which is told by a
+// dataset that is not there, or a zfs promote, which leaves an origin or a clone. A
+// pool that is not there is an error: it may be imported again.
 func snapshotsOf(ctx context.Context, datasets []string) ([]thing, error) {
-	things, err := marked(ctx, datasets)
+	pools := poolsOf(datasets)
+	things, err := marked(ctx, datasets, "-d", "1")
 	if err != nil && !errors.Is(err, errNotFound) {
 		return nil, err
 	}
 	if err != nil {
-		for _, pool := range poolsOf(datasets) {
+		for _, pool := range pools {
 			if err := (tool{}).checkPool(ctx, pool, false); err != nil {
 				return nil, err
 			}
 		}
-		others, err := marked(ctx, nil)
-		return append(things, others...), err
-	}
-	seen := datasets
-	for next := datasets; len(next) > 0; {
-		clones, err := tool{}.get(ctx, next, "-t", "filesystem,volume", "origin")
-		if err != nil {
-			return nil, err
-		}
-		next = nil
-		for _, clone := range clones {
-			origin, name := split(clone.properties["origin"].text)
-			if name != "" && !slices.Contains(seen, origin) {
-				next = append(next, origin)
-				seen = append(seen, origin)
-			}
-		}
-		if len(next) > 0 {
-			more, err := marked(ctx, next)
-			if err != nil {
-				return nil, err
-			}
-			things = append(things, more...)
+	} else {
+		moved, err := mayHaveMoved(ctx, datasets, things)
+		if err != nil || !moved {
+			return things, err
 		}
 	}
-	return things, nil
+	others, err := marked(ctx, pools, "-r")
+	return append(things, others...), err
 }
 
-func marked(ctx context.Context, datasets []string) ([]thing, error) {
-	args := []string{"-t", "snapshot", "-s", "local,received"}
-	if len(datasets) > 0 {
-		args = append(args, "-d", "1")
+func mayHaveMoved(ctx context.Context, datasets []string, snapshots []thing) (bool, error) {
+	names := slices.Clone(datasets)
+	for _, snapshot := range snapshots {
+		names = append(names, snapshot.name)
 	}
-	return tool{}.get(ctx, datasets, append(args, strings.Join([]string{propSnapshot, propCut, propVolume}, ","))...)
+	things, err := tool{}.get(ctx, names, "origin,clones")
+	return slices.ContainsFunc(things, func(t thing) bool {
+		return strings.Trim(t.properties["origin"].text+t.properties["clones"].text, "-") != ""
+	}), ignoreAbsent(err) // one of them may have gone meanwhile
+}
+
+func marked(ctx context.Context, names []string, args ...string) ([]thing, error) {
+	args = append(args, "-t", "snapshot", "-s", "local,received")
+	return tool{}.get(ctx, names, append(args, strings.Join([]string{propSnapshot, propCut, propVolume}, ","))...)
 }
 
 func poolsOf(names []string) []string {

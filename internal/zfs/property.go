@@ -41,6 +41,7 @@ const (
 	propVolume   = ownPrefix + "volume"   // the ID of the volume that it is of
 	propClone    = ownPrefix + "clone"    // the clone's name
 	propOf       = ownPrefix + "of"       // the ID of the snapshot that a clone is of
+	propTarget   = ownPrefix + "target"   // where a clone is to be mounted
 )
 
 // propIgnore on a dataset, or on one above it, says that it is not a part of any

@@ -105,12 +105,18 @@ func (t tool) destroy(ctx context.Context, name string) error {
 	return t.library(ctx, func() error { return (&gozfs.Dataset{Name: name}).Destroy(gozfs.DestroyDefault) })
 }
 
-// clone makes a clone with properties, in a dataset that exists.
+// clone makes a clone with properties, in a dataset that exists. (go-zfs asks for the
+// new dataset at once, and can't read a mount point with a tab or newline in it.)
 func (t tool) clone(ctx context.Context, snapshot, name string, properties map[string]string) error {
-	return t.library(ctx, func() error {
-		_, err := (&gozfs.Dataset{Name: snapshot, Type: gozfs.DatasetSnapshot}).Clone(name, properties)
-		return err
-	})
+	args := []string{"clone"}
+	for key, value := range properties {
+		args = append(args, "-o", key+"="+value)
+	}
+	_, err := t.zfs(ctx, append(args, snapshot, name)...)
+	if err == nil {
+		err = context.Cause(ctx)
+	}
+	return err
 }
 
 // checkPool makes sure that a pool is there, and can be written to if it has to be.
