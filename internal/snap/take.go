@@ -326,24 +326,3 @@ func (t *taking) undo(ctx context.Context, why error) error {
 	}
 	return errors.Join(err, t.record.Save(b))
 }
-
-// DeleteSnapshots removes every snapshot that a backup made or meant to make.
-// It goes on past a failure, so as to leave as little as it can.
-func DeleteSnapshots(ctx context.Context, b *Backup, drivers []Driver) error {
-	var failures error
-	for _, volume := range b.Volumes {
-		index := slices.IndexFunc(drivers, func(d Driver) bool { return d.Info().Name == volume.Driver })
-		if index < 0 {
-			failures = errors.Join(failures, fault.New(fault.Usage, "", "volume %s is of driver %s, which this pgsnap does not have", volume.ID, volume.Driver))
-			continue
-		}
-		if err := drivers[index].Delete(ctx, volume, b.SnapshotName); err != nil {
-			kind := fault.KindOf(err) // Busy, where something uses it
-			if kind == fault.Failed {
-				kind = fault.Storage
-			}
-			failures = errors.Join(failures, fault.Wrap(err, kind, "", "delete snapshot %s of %s", b.SnapshotName, volume.ID))
-		}
-	}
-	return failures
-}
