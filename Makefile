@@ -21,7 +21,7 @@ check: ## formatting and static analysis
 	go vet ./...
 	go run $(STATICCHECK) ./...
 
-bench: build ## figures beside the bare commands; needs root and 30 GB of disk
+bench: build ## figures beside the bare commands; needs root and 24 GB of disk
 	test/setup --only 15
 	go run ./bench --pgsnap bin/pgsnap
 

@@ -98,6 +98,9 @@ func (m Maker) Delete(volume snap.Volume, name string) error {
 			return err
 		}
 	}
+	if err := durable.RemoveUnfinished(shelf.markPath(name)); err != nil {
+		return err
+	}
 	shelf.tidy(name)
 	return nil
 }

@@ -2,8 +2,11 @@
 package durable
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/google/renameio/v2"
 )
@@ -25,6 +28,23 @@ func WriteFile(path string, data []byte, mode os.FileMode) error {
 		return err
 	}
 	return SyncDirectory(dir) // which renameio leaves to the caller
+}
+
+// RemoveUnfinished removes what a WriteFile of path that was killed left beside
+// it: renameio's files are named like it, with a dot before and digits behind.
+func RemoveUnfinished(path string) error {
+	dir, prefix := filepath.Dir(path), "."+filepath.Base(path)
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	for _, entry := range entries {
+		digits, ours := strings.CutPrefix(entry.Name(), prefix)
+		if ours && digits != "" && strings.Trim(digits, "0123456789") == "" {
+			err = errors.Join(err, os.Remove(filepath.Join(dir, entry.Name())))
+		}
+	}
+	return err
 }
 
 // SyncDirectory flushes a directory's entries.

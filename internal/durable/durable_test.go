@@ -9,6 +9,8 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/google/renameio/v2"
+
 	"pgsnap/internal/durable"
 	"pgsnap/internal/pgtest"
 )
@@ -81,5 +83,35 @@ func assertAlone(t *testing.T, path string) {
 		if entry.Name() != filepath.Base(path) {
 			t.Errorf("%s was left beside it", entry.Name())
 		}
+	}
+}
+
+// TestRemoveUnfinished: only what a killed write of that file left goes.
+func TestRemoveUnfinished(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "mark.json")
+	file, err := renameio.NewPendingFile(path, renameio.WithTempDir(dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept := []string{"mark.json", ".mark.json", ".mark.json5.bak", "other", ".other.json12"}
+	for _, name := range kept {
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := durable.RemoveUnfinished(path); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Lstat(file.Name()); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("%s is left: %v", file.Name(), err)
+	}
+	for _, name := range kept {
+		if _, err := os.Lstat(filepath.Join(dir, name)); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := durable.RemoveUnfinished(filepath.Join(dir, "absent", "x")); err != nil {
+		t.Error(err)
 	}
 }

@@ -32,6 +32,7 @@ const (
 	// stopTimeout bounds the end of backup mode: a stop that does not wait for
 	// the archive writes one record and switches the segment.
 	stopTimeout = 5 * time.Minute
+	stopTries   = 5
 	labelFile   = "backup_label"
 	mapFile     = "tablespace_map"
 )
@@ -238,6 +239,17 @@ func (b *Backup) checkSession(ctx context.Context) error {
 func (b *Backup) Stop(ctx context.Context) (wal.LSN, BackupFiles, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 	defer cancel()
+	for try := 1; ; try++ {
+		lsn, files, err := b.stop(ctx)
+		if try == stopTries || !hasCode(err, "57014") { // query_canceled
+			return lsn, files, err
+		}
+	}
+}
+
+// stop is one try. A cancel request for an earlier statement, from a caller who
+// was interrupted, may reach the server only during this one.
+func (b *Backup) stop(ctx context.Context) (wal.LSN, BackupFiles, error) {
 	check := b.checkSession
 	if b.Mode == Exclusive { // which any session may stop, also somebody else's
 		check = b.checkLabel
