@@ -90,6 +90,10 @@ type restoring struct {
 // copy whose server does not start is left to be looked at.
 func (r Restorer) Restore(ctx context.Context, b *snap.Backup, options Options) (*Result, error) {
 	began := time.Now()
+	if b.Status == snap.Lost {
+		return nil, fault.New(fault.Storage, "restore another, and remove this one's record with: pgsnap delete --lost "+b.ID,
+			"backup %s is lost: a snapshot of it was removed, has overflowed, or lies on storage that is not there", b.ID)
+	}
 	if b.Status != snap.Complete {
 		return nil, fault.New(fault.Storage, "pgsnap list shows the backups that are complete", "backup %s is %s, not complete", b.ID, b.Status)
 	}
