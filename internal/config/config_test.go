@@ -102,9 +102,6 @@ func TestEveryKey(t *testing.T) {
 func TestExample(t *testing.T) {
 	path := filepath.Join("..", "..", "pgsnap.toml.example")
 	data, err := os.ReadFile(path)
-	if os.IsNotExist(err) {
-		t.Skip("there is no example yet")
-	}
 	pgtest.Check(t, err)
 	if _, err := config.Load(path); err != nil {
 		t.Error(err)

@@ -25,7 +25,7 @@ type ControlFile struct {
 // ClusterState is DBState of pg_control.h.
 type ClusterState uint32
 
-// The states that pgsnap looks for; the others are moments of a start or stop.
+// The states that last; the others are moments of a start or stop.
 const (
 	ShutDown           ClusterState = 1
 	ShutDownInRecovery ClusterState = 2

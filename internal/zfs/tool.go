@@ -23,8 +23,8 @@ func (tool) zfs(ctx context.Context, args ...string) ([]byte, error) {
 	return out, typed(err)
 }
 
-// library runs a call of go-zfs, which knows no context, and so is not interrupted.
-func (tool) library(ctx context.Context, call func() error) error {
+// viaLibrary runs a call of go-zfs, which knows no context, and so is not interrupted.
+func (tool) viaLibrary(ctx context.Context, call func() error) error {
 	if err := context.Cause(ctx); err != nil {
 		return err
 	}
@@ -102,7 +102,7 @@ func (t tool) destroy(ctx context.Context, name string) error {
 	if strings.ContainsAny(name, "%,#") {
 		return fault.New(fault.Storage, "", "%q is not the name of one dataset or snapshot", name) // zfs-destroy(8): ranges
 	}
-	return t.library(ctx, func() error { return (&gozfs.Dataset{Name: name}).Destroy(gozfs.DestroyDefault) })
+	return t.viaLibrary(ctx, func() error { return (&gozfs.Dataset{Name: name}).Destroy(gozfs.DestroyDefault) })
 }
 
 // clone makes a clone with properties, in a dataset that exists. (go-zfs asks for the
@@ -122,7 +122,7 @@ func (t tool) clone(ctx context.Context, snapshot, name string, properties map[s
 // checkPool makes sure that a pool is there, and can be written to if it has to be.
 func (t tool) checkPool(ctx context.Context, name string, write bool) error {
 	var pool *gozfs.Zpool
-	err := t.library(ctx, func() (err error) {
+	err := t.viaLibrary(ctx, func() (err error) {
 		pool, err = gozfs.GetZpool(name)
 		return err
 	})
